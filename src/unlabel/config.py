@@ -1,0 +1,125 @@
+"""Every knob of a run: what it means, its default and where the default comes from.
+
+A method's own options stand in the method's file; what is common to all methods stands here.
+The models refuse unknown names and impossible values with the field's name and what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unlabel.errors import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of every group of settings: frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Settings):
+    """Which backbone, and from what it starts."""
+
+    name: str = "vit_small_patch16_224"
+    """A timm name (ViT, SwinV2 or ResNet), or one of unlabel's small and study sizes."""
+    image_size: int | None = Field(None, ge=8, le=2048)
+    """Side of the square training crop in pixels; the model's own size when not given."""
+    patch_size: int | None = Field(None, ge=1, le=64)
+    """Side of a patch in pixels, for ViT and SwinV2; the model's own when not given."""
+    in_chans: int = Field(3, ge=1, le=64)
+    """Channels of the images."""
+    width: Literal[1, 2, 4] = 1
+    """Width multiplier of a ResNet: every group and the stem (RELICv2, section 1.5)."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth of the last block; earlier blocks have proportionally less."""
+    weights: str | None = None
+    """None for a random start, ``"timm"`` for timm's pretrained weights, or a local file."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of ``timm.create_model``."""
+
+
+class OptimConfig(Settings):
+    """Optimiser and schedule. Each method declares its published values as its ``recipe``."""
+
+    optimizer: Literal["adamw", "lars"] = "adamw"
+    lr: float = Field(1.5e-4, gt=0)
+    """Peak learning rate at 256 images a step; multiplied by batch size / 256."""
+    min_lr: float = Field(0.0, ge=0)
+    """Learning rate that the cosine ends at, also at 256 images a step."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates; LARS takes the first as its momentum."""
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    """Not applied to biases, norms and what the method or timm exempts."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor of the learning rate from each block to the one below it; 1 is none."""
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """``step``: constant for 7/8 of the run, then a tenth. ``constant``: then linear to zero over
+    the last ``decay`` of the run."""
+    decay: float = Field(0.2, gt=0, le=1)
+    """Share of the run over which the ``constant`` schedule decays."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the run over which the learning rate climbs from zero."""
+
+
+class PretrainConfig(Settings):
+    """One pre-training run, complete: two runs of one config on one machine give the same bits."""
+
+    data: Path
+    """The store to learn from."""
+    method: str = "splitmask"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options; see its card."""
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    steps: int = Field(1000, ge=1)
+    """Updates of the weights."""
+    batch_size: int = Field(256, ge=1)
+    """Images of one update, over all processes and accumulated micro-batches together."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches that one update is made of; must divide the batch size."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is bf16 where the processor multiplies in it, else fp32."""
+    compile: bool = False
+    """Compile the method with ``torch.compile``: slower to start, faster to run."""
+    workers: int = Field(0, ge=0)
+    """Processes that read images beside each training process."""
+    validation_fraction: float = Field(0.05, ge=0, lt=0.5)
+    """Share of the images held out for the monitors, where the store names no validation split."""
+    validation_images: int = Field(1024, ge=1)
+    """Most held-out images that the monitors look at."""
+    evaluations: int = Field(20, ge=1)
+    """How many times over the run the monitors look at the held-out images."""
+    checkpoints: int = Field(10, ge=1)
+    """How many checkpoints are written over the run; the last and the best are kept."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+
+
+def explain(error: ValidationError, subject: str) -> ConfigError:
+    """Turn pydantic's errors into one message: each field, what came, what is allowed."""
+    lines = []
+    for e in error.errors():
+        where = ".".join(str(part) for part in e["loc"]) or subject
+        came = "" if e["type"] == "missing" else f" (came: {e['input']!r})"
+        lines.append(f"  {where}: {e['msg']}{came}")
+    return ConfigError(f"{subject} cannot work:\n" + "\n".join(lines))
+
+
+def validated(model: type[S], values: dict[str, Any], subject: str) -> S:
+    """Build ``model`` from ``values``.
+
+    Raises:
+        ConfigError: naming every field that is unknown or out of range.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, subject) from None
