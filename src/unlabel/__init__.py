@@ -1,0 +1,1 @@
+"""Pre-train vision backbones on your own unlabelled images, and measure what it brought."""

@@ -1,0 +1,1 @@
+"""timm models read as tokens, maps and vectors."""

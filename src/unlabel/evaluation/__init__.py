@@ -1,0 +1,1 @@
+"""What a backbone is worth with labels: kNN, linear probe, fine-tuning."""

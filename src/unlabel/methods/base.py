@@ -83,13 +83,13 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, progress: Progress) -> Losses:
         """Losses of one batch whose views are normalised floats."""
 
-    def prepare(self, pixels: Tensor) -> None:  # noqa: B027 - optional hook
+    def prepare(self, pixels: Tensor) -> None:
         """Once before step 0: learn what needs a sample of pixels (a k-means tokenizer, say).
 
         ``pixels``: (n, C, H, W) normalised views of training images, the first group's crops.
         """
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027 - optional hook
+    def after_step(self, progress: Progress) -> None:
         """After the optimiser's step: teacher averages, centres, queues."""
 
     def no_weight_decay(self) -> set[str]:
