@@ -21,9 +21,11 @@ class Backbone(nn.Module, ABC):
         stride: pixels from one patch (or map cell) to the next.
         prefix: number of tokens before the patches (class and register tokens).
         serves: what a method may ask of ``tokens``: ``"visible"`` and ``"mask"``.
+        pretrained: whether it started from weights, which a method must not initialise anew.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
+    pretrained: bool = False
 
     net: nn.Module
     dim: int
