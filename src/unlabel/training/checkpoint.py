@@ -1,0 +1,308 @@
+"""Checkpoints: folders ``step-00000123`` that are complete and verified, or invisible.
+
+Each holds ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` (the step, the
+optimiser's hyper-parameters and whatever the loop adds) and ``manifest.json`` (size and SHA-256 of
+the other three). Nothing is pickled, so reading a checkpoint runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unlabel.errors import ConfigError, DataError
+from unlabel.training.atomic import Content, discard, mismatch, sweep, write_folder
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def parameter_names(model: nn.Module) -> dict[Tensor, str]:
+    """Name of each parameter of ``model``; one that is shared has its first name."""
+    return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[Tensor, str],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of ``step`` into ``folder``.
+
+    Args:
+        folder: where the run's checkpoints stand; made if need be.
+        step: updates of the weights done.
+        model: a ``state_dict``, gathered if it was sharded. Tied tensors are written under each of
+            their names, so that the file is complete for any reader.
+        optimizer: its per-parameter state and hyper-parameters are saved.
+        names: the name of every parameter that ``optimizer`` holds (``parameter_names``).
+        state: anything JSON can hold; ``load`` gives it back.
+
+    Returns:
+        The checkpoint's folder. A verified one of the same step is left as it is.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; earlier checkpoints are untouched.
+    """
+    path = folder / f"step-{step:08d}"
+    sweep(folder)
+    if path.exists():
+        if mismatch(path) is None:
+            return path
+        discard(path)
+    tensors, description = _optimizer_state(optimizer, names)
+    text = json.dumps(
+        {
+            "step": step,
+            "versions": {"torch": torch.__version__},
+            "state": dict(state),
+            "optimizer": description,
+        },
+        indent=2,
+    )
+    files = {
+        MODEL: _safetensors(model),
+        OPTIMIZER: _safetensors(tensors),
+        STATE: Content.of(text.encode()),
+    }
+    write_folder(path, files)
+    return path
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint that is as it was written; ``None`` when none was ever completed.
+
+    A damaged one is passed over with a warning that names the file.
+
+    Raises:
+        DataError: there are checkpoints, and every one of them is damaged.
+    """
+    problems = []
+    for path in reversed(_checkpoints(folder)):
+        problem = mismatch(path)
+        if problem is None:
+            return path
+        problems.append(f"{path.name}: {problem}")
+        warnings.warn(
+            f"Checkpoint {path} is damaged ({problem}) and is passed over for an older one.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if problems:
+        raise DataError(
+            f"No checkpoint in {folder} is as it was written:\n  " + "\n  ".join(problems) + "\n"
+            "Restore the folder from a copy, or start the run anew in another folder."
+        )
+    return None
+
+
+def load(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    names: Mapping[Tensor, str] | None = None,
+) -> dict[str, Any]:
+    """Restore ``model`` and, if given, ``optimizer``, bit for bit.
+
+    Args:
+        path: a checkpoint's folder.
+        model: takes exactly the tensors that were saved.
+        optimizer: over the same parameters, in the same groups.
+        names: as given to ``save``; the model's own names when left out.
+
+    Returns:
+        The ``state`` given to ``save``, and ``"step"``.
+
+    Raises:
+        DataError: the checkpoint is damaged or is none.
+        ConfigError: it belongs to another model or optimiser; the differences are listed.
+    """
+    if problem := mismatch(path):
+        raise DataError(f"Checkpoint {path} cannot be used: {problem}. Resume from another one.")
+    try:
+        saved = json.loads((path / STATE).read_text(encoding="utf-8"))
+        weights = load_file(path / MODEL)
+        _check(path, weights, model.state_dict())
+        model.load_state_dict(weights)
+        if optimizer is not None:
+            names = parameter_names(model) if names is None else names
+            tensors = load_file(path / OPTIMIZER)
+            _restore_optimizer(path, optimizer, names, tensors, saved["optimizer"])
+        return {**saved["state"], "step": saved["step"]}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(f"Checkpoint {path} cannot be read: {error!r}.") from error
+
+
+def prune(folder: Path, keep: Collection[Path]) -> None:
+    """Remove the checkpoints that are not in ``keep``, the oldest first.
+
+    Should none of ``keep`` be whole, the newest one that is whole stays too.
+    """
+    paths = _checkpoints(folder)
+    kept = {path.name for path in keep}
+    spare = [path for path in paths if path.name not in kept]
+    if spare and not _any_whole([path for path in paths if path.name in kept]):
+        saviour = next((path for path in reversed(spare) if mismatch(path) is None), None)
+        spare = [path for path in spare if path != saviour]
+    for path in spare:
+        discard(path)
+
+
+def _any_whole(paths: list[Path]) -> bool:
+    return any(mismatch(path) is None for path in reversed(paths))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of ``folder``, by step."""
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> Content:
+    """The file of ``tensors``, one tensor in memory at a time.
+
+    The format (github.com/huggingface/safetensors): the header's length as 8 bytes, little-endian;
+    a JSON header padded to 8 bytes; the tensors without gaps, widest type first for alignment. The
+    library's own writer copies everything twice, does not flush, and hides the disk's error.
+    """
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield len(text).to_bytes(8, "little") + text
+        for _, tensor in ordered:
+            if tensor.numel():
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                yield flat.view(torch.uint8).numpy().data
+
+    return Content(8 + len(text) + end, chunks())
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by ``key/parameter``, and what JSON can hold: groups and scalar states."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        values = {
+            key: value.item() if isinstance(value, Tensor) else value
+            for key, value in group.items()
+            if key != "params"
+        }
+        groups.append(values | {"params": [names[parameter] for parameter in group["params"]]})
+        for parameter in group["params"]:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                place: dict[str, Any] = tensors if isinstance(value, Tensor) else scalars
+                place[f"{key}/{names[parameter]}"] = value
+    return tensors, {"groups": groups, "scalars": scalars}
+
+
+def _restore_optimizer(
+    path: Path,
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[Tensor, str],
+    tensors: Mapping[str, Tensor],
+    saved: Mapping[str, Any],
+) -> None:
+    """Set the state itself: ``load_state_dict`` would cast it to the parameters' types."""
+    ours = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+    if ours != (theirs := [group["params"] for group in saved["groups"]]):
+        raise ConfigError(
+            f"The optimiser saved in {path} is another one: it has {len(theirs)} groups of "
+            f"{[len(group) for group in theirs]} parameters, and this run has {len(ours)} of "
+            f"{[len(group) for group in ours]}"
+            + _listed("only saved", _flat(theirs) - _flat(ours))
+            + _listed("only in this run", _flat(ours) - _flat(theirs))
+        )
+    optimizer.state.clear()
+    by_name = {names[p]: (p, group) for group in optimizer.param_groups for p in group["params"]}
+    for label, value in {**tensors, **saved["scalars"]}.items():
+        key, name = label.split("/", 1)
+        parameter, group = by_name[name]
+        if isinstance(value, Tensor):
+            value = value.to(_device(key, parameter, group))
+        optimizer.state[parameter][key] = value
+    for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
+        for key in values.keys() - {"params"}:
+            group[key] = _like(group.get(key), values[key])
+
+
+def _like(current: Any, value: Any) -> Any:
+    """``value`` of the kind that JSON took from it."""
+    if isinstance(current, Tensor):
+        return torch.full_like(current, value)
+    return tuple(value) if isinstance(current, tuple) else value
+
+
+def _device(key: str, parameter: Tensor, group: Mapping[str, Any]) -> torch.device:
+    """Where torch keeps a state: a step that nobody reads on the device stays on the CPU."""
+    on_cpu = key == "step" and not (group.get("fused") or group.get("capturable"))
+    return torch.device("cpu") if on_cpu else parameter.device
+
+
+def _check(path: Path, saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit, naming up to five of each difference."""
+    both = saved.keys() & ours.keys()
+    unlike = {
+        f"{name} ({_describe(saved[name])} saved, {_describe(ours[name])} here)"
+        for name in both
+        if _describe(saved[name]) != _describe(ours[name])
+    }
+    if unlike or saved.keys() != ours.keys():
+        raise ConfigError(
+            f"The model saved in {path} is another one"
+            + _listed("only saved", saved.keys() - both)
+            + _listed("only in this run", ours.keys() - both)
+            + _listed("of another shape or type", unlike)
+            + "\nResume with the settings that the run began with."
+        )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _flat(groups: list[list[str]]) -> set[str]:
+    return {name for group in groups for name in group}
+
+
+def _listed(title: str, names: Collection[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"\n  {title}: {', '.join(sorted(names)[:5])}{more}"
