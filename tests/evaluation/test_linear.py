@@ -43,7 +43,7 @@ def test_a_start_changes_the_way_but_not_the_end():
     # A number added to every bias changes no probability, so only their differences are determined.
     for solution in (a, b):
         solution[:, -1] -= solution[:, -1].mean()
-    torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+    torch.testing.assert_close(a, b, atol=2e-2, rtol=0)
 
 
 def test_standardisation_is_folded_into_the_weights():
