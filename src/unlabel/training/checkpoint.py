@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unlabel.backbones.weights import differences
 from unlabel.errors import ConfigError, DataError
 from unlabel.training.atomic import Content, discard, mismatch, sweep, write_folder
 
@@ -145,7 +146,12 @@ def load(
     try:
         saved = json.loads((path / STATE).read_text(encoding="utf-8"))
         weights = load_file(path / MODEL)
-        _check(path, weights, model.state_dict())
+        if lines := differences(weights, model.state_dict(), same_type=True):
+            raise ConfigError(
+                f"The model saved in {path} is not this run's:\n"
+                + "\n".join(lines)
+                + "\nResume with the settings that the run began with."
+            )
         model.load_state_dict(weights)
         if optimizer is not None:
             names = parameter_names(model) if names is None else names
@@ -242,12 +248,12 @@ def _restore_optimizer(
     """Set the state itself: ``load_state_dict`` would cast it to the parameters' types."""
     ours = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
     if ours != (theirs := [group["params"] for group in saved["groups"]]):
+        odd = sorted({n for group in ours for n in group} ^ {n for group in theirs for n in group})
         raise ConfigError(
-            f"The optimiser saved in {path} is another one: it has {len(theirs)} groups of "
-            f"{[len(group) for group in theirs]} parameters, and this run has {len(ours)} of "
-            f"{[len(group) for group in ours]}"
-            + _listed("only saved", _flat(theirs) - _flat(ours))
-            + _listed("only in this run", _flat(ours) - _flat(theirs))
+            f"The optimiser saved in {path} is not this run's: its {len(theirs)} groups have "
+            f"{[len(group) for group in theirs]} parameters, this run's {len(ours)} have "
+            f"{[len(group) for group in ours]}. Only in one of them: {', '.join(odd[:5]) or 'none'}"
+            f"{', ...' if len(odd) > 5 else ''}. Resume with the settings that the run began with."
         )
     optimizer.state.clear()
     by_name = {names[p]: (p, group) for group in optimizer.param_groups for p in group["params"]}
@@ -273,36 +279,3 @@ def _device(key: str, parameter: Tensor, group: Mapping[str, Any]) -> torch.devi
     """Where torch keeps a state: a step that nobody reads on the device stays on the CPU."""
     on_cpu = key == "step" and not (group.get("fused") or group.get("capturable"))
     return torch.device("cpu") if on_cpu else parameter.device
-
-
-def _check(path: Path, saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Refuse weights that do not fit, naming up to five of each difference."""
-    both = saved.keys() & ours.keys()
-    unlike = {
-        f"{name} ({_describe(saved[name])} saved, {_describe(ours[name])} here)"
-        for name in both
-        if _describe(saved[name]) != _describe(ours[name])
-    }
-    if unlike or saved.keys() != ours.keys():
-        raise ConfigError(
-            f"The model saved in {path} is another one"
-            + _listed("only saved", saved.keys() - both)
-            + _listed("only in this run", ours.keys() - both)
-            + _listed("of another shape or type", unlike)
-            + "\nResume with the settings that the run began with."
-        )
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _flat(groups: list[list[str]]) -> set[str]:
-    return {name for group in groups for name in group}
-
-
-def _listed(title: str, names: Collection[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"\n  {title}: {', '.join(sorted(names)[:5])}{more}"
