@@ -164,8 +164,8 @@ def _read_pickled(path: Path) -> Any:
         cause = error.__context__ or error  # torch's own message advises to read it unsafely
         reason = (str(cause).strip() or repr(cause)).splitlines()[0][:200]
         raise DataError(
-            f"{path} is refused ({reason}): only tensors and plain values are read. Where you trust "
-            "the file, save its state_dict as .safetensors and use that."
+            f"{path} is refused ({reason}): only tensors and plain values are read. Where you "
+            "trust the file, save its state_dict as .safetensors and use that."
         ) from None
 
 

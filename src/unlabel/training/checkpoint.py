@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,9 @@ from torch import Tensor, nn
 from unlabel.backbones.weights import differences
 from unlabel.errors import ConfigError, DataError
 from unlabel.training.atomic import Content, discard, mismatch, sweep, write_folder
+from unlabel.training.tensorfile import tensor_file
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -85,8 +73,8 @@ def save(
         indent=2,
     )
     files = {
-        MODEL: _safetensors(model),
-        OPTIMIZER: _safetensors(tensors),
+        MODEL: tensor_file(model),
+        OPTIMIZER: tensor_file(tensors),
         STATE: Content.of(text.encode()),
     }
     write_folder(path, files)
@@ -185,36 +173,6 @@ def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of ``folder``, by step."""
     found = [path for path in folder.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name[5:]))
-
-
-def _safetensors(tensors: Mapping[str, Tensor]) -> Content:
-    """The file of ``tensors``, one tensor in memory at a time.
-
-    The format (github.com/huggingface/safetensors): the header's length as 8 bytes, little-endian;
-    a JSON header padded to 8 bytes; the tensors without gaps, widest type first for alignment. The
-    library's own writer copies everything twice, does not flush, and hides the disk's error.
-    """
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-
-    def chunks() -> Iterator[bytes | memoryview]:
-        yield len(text).to_bytes(8, "little") + text
-        for _, tensor in ordered:
-            if tensor.numel():
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                yield flat.view(torch.uint8).numpy().data
-
-    return Content(8 + len(text) + end, chunks())
 
 
 def _optimizer_state(
