@@ -31,6 +31,11 @@ def parameter_names(model: nn.Module) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` stands, or would stand."""
+    return folder / f"step-{step:08d}"
+
+
 def save(
     folder: Path,
     step: int,
@@ -56,7 +61,7 @@ def save(
     Raises:
         StorageError: the disk is full, read-only or failing; earlier checkpoints are untouched.
     """
-    path = folder / f"step-{step:08d}"
+    path = path_of(folder, step)
     sweep(folder)
     if path.exists():
         if mismatch(path) is None:
@@ -219,7 +224,7 @@ def _restore_optimizer(
         key, name = label.split("/", 1)
         parameter, group = by_name[name]
         if isinstance(value, Tensor):
-            value = value.to(_device(key, parameter, group))
+            value = _placed(key, value, parameter, group)
         optimizer.state[parameter][key] = value
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         for key in values.keys() - {"params"}:
@@ -233,7 +238,14 @@ def _like(current: Any, value: Any) -> Any:
     return tuple(value) if isinstance(current, tuple) else value
 
 
-def _device(key: str, parameter: Tensor, group: Mapping[str, Any]) -> torch.device:
-    """Where torch keeps a state: a step that nobody reads on the device stays on the CPU."""
-    on_cpu = key == "step" and not (group.get("fused") or group.get("capturable"))
-    return torch.device("cpu") if on_cpu else parameter.device
+def _placed(key: str, value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """A state where torch keeps it: beside its parameter and, if of its shape, laid out like it.
+
+    Fused kernels walk parameter and state in step, and sums round by the order in memory. A step
+    count that no kernel reads stays on the CPU.
+    """
+    if key == "step" and not (group.get("fused") or group.get("capturable")):
+        return value
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    return value.to(parameter.device)
