@@ -6,9 +6,12 @@ Shapes: B images, C channels, N patches (row-major over ``grid``), K visible pat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from unlabel.errors import ConfigError
 
 
 class Backbone(nn.Module, ABC):
@@ -22,10 +25,14 @@ class Backbone(nn.Module, ABC):
         prefix: number of tokens before the patches (class and register tokens).
         serves: what a method may ask of ``tokens``: ``"visible"`` and ``"mask"``.
         pretrained: whether it started from weights, which a method must not initialise anew.
+        architecture: name under which timm builds ``net``.
+        model_args: arguments with which timm builds it, all fit for JSON.
+        enlarge: how many times images are enlarged before ``net`` sees them.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
     pretrained: bool = False
+    enlarge: int = 1
 
     net: nn.Module
     dim: int
@@ -34,6 +41,8 @@ class Backbone(nn.Module, ABC):
     prefix: int
     image_size: int
     in_chans: int
+    architecture: str
+    model_args: dict[str, Any]
 
     @abstractmethod
     def tokens(
@@ -67,3 +76,17 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """One vector an image, (B, D): what kNN, linear probes and users take."""
+
+
+def replace_masked(patches: Tensor, mask: Tensor | None, mask_token: Tensor | None) -> Tensor:
+    """Patch embeddings (B, ..., E) with ``mask_token`` where ``mask`` (B, N) is true.
+
+    Raises:
+        ConfigError: one of ``mask`` and ``mask_token`` came without the other.
+    """
+    if mask is None and mask_token is None:
+        return patches
+    if mask is None or mask_token is None:
+        raise ConfigError("tokens() takes mask and mask_token together")
+    hidden = mask.reshape(*patches.shape[:-1], 1)
+    return torch.where(hidden, mask_token.reshape(-1).to(patches.dtype), patches)

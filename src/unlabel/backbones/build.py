@@ -1,0 +1,251 @@
+"""From a name and sizes to a backbone: timm's networks, and a few sizes of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from difflib import get_close_matches
+from math import log
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import model_entrypoint
+from torch import nn
+
+from unlabel.backbones.base import Backbone
+from unlabel.backbones.resnet import ResNet
+from unlabel.backbones.swin import SwinV2
+from unlabel.backbones.vit import ViT
+from unlabel.backbones.weights import load_into, read_weights
+from unlabel.config import ModelConfig
+from unlabel.errors import ConfigError, InputMissing
+
+Arguments = dict[str, Any]
+
+LOCAL = "local-dir:"
+"""Prefix of a folder that timm (and ``unlabel export``) writes: config.json, model.safetensors."""
+
+FAMILIES: dict[str, type[Backbone]] = {
+    "timm.models.vision_transformer": ViT,
+    "timm.models.deit": ViT,
+    "timm.models.swin_transformer_v2": SwinV2,
+    "timm.models.resnet": ResNet,
+    "timm.models.resnetv2": ResNet,
+}
+
+
+def _small_vit(dim: int, depth: int, heads: int) -> tuple[str, Arguments]:
+    size = {"img_size": 32, "patch_size": 4}
+    return "vit_tiny_patch16_224", {"embed_dim": dim, "depth": depth, "num_heads": heads, **size}
+
+
+def _study_swin(channels: int) -> tuple[str, Arguments]:
+    """Head dimension 32, window 12 at 192 pixels (6 in the last stage, whose grid is 6 by 6)."""
+    return "swinv2_small_window8_256", {
+        "embed_dim": channels,
+        "depths": [2, 2, 18, 2],
+        "num_heads": [channels // 32 * 2**stage for stage in range(4)],
+        "window_size": 12,
+        "img_size": 192,
+    }
+
+
+NAMED: dict[str, tuple[str, Arguments]] = {
+    # For images of about 32 pixels: 0.8, 2.7 and 9.9 million parameters.
+    "vit_nano": _small_vit(128, 4, 4),
+    "vit_micro": _small_vit(192, 6, 3),
+    "vit_mini": _small_vit(320, 8, 5),
+    # The sizes of "On Data Scaling in Masked Image Modeling".
+    "swinv2_s": _study_swin(96),
+    "swinv2_b": _study_swin(128),
+    "swinv2_l": _study_swin(192),
+    "swinv2_h": _study_swin(352),
+    "swinv2_g": _study_swin(448),
+}
+"""Sizes of our own: the timm architecture that each is a variant of, and its arguments."""
+
+RESNET_LAYERS = {
+    "resnet50": [3, 4, 6, 3],
+    "resnet101": [3, 4, 23, 3],
+    "resnet152": [3, 8, 36, 3],
+    "resnet200": [3, 24, 36, 3],
+}
+"""Blocks of each group (RELICv2, section 1.5)."""
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    """Build the network that ``config`` describes, without a classifier.
+
+    ``config.name`` is a timm name, one of ``NAMED``, or ``local-dir:FOLDER``. ``config.weights``
+    is ``None``, ``"timm"``, a weights file, or ``local-dir:FOLDER``; a name with ``local-dir:``
+    brings its own weights.
+
+    Raises:
+        ConfigError: unknown name, or sizes that the network cannot have; the message says which it
+            can.
+        InputMissing: weights that are not there, or timm's without a network.
+    """
+    architecture, arguments = _resolve(config)
+    family = _family(architecture)
+    source = config.name if config.name.startswith(LOCAL) else config.weights
+    weights = None if source in (None, "timm") else _read(str(source))
+    arguments |= config.arguments
+    if config.in_chans != 3 or "in_chans" in arguments:
+        arguments["in_chans"] = config.in_chans
+    size = config.image_size or _own_size(architecture, arguments)
+    if family is not ResNet:
+        arguments |= _sizes(config, architecture, arguments, size)
+    if family is ViT:
+        arguments = _pooling(source, weights, arguments) | arguments
+    net = _create(config, architecture, arguments, pretrained=source == "timm")
+    if weights is not None:
+        load_into(net, weights, str(source))
+    backbone = ResNet(net, size) if family is ResNet else family(net)
+    backbone.architecture = architecture
+    backbone.model_args = {"num_classes": 0, **arguments}
+    backbone.pretrained = source is not None
+    return backbone
+
+
+def _resolve(config: ModelConfig) -> tuple[str, Arguments]:
+    """The timm architecture behind a name, and the arguments that the name stands for."""
+    name = config.name
+    if config.width > 1:
+        return _wide_resnet(name, config.width)
+    if name.startswith(LOCAL):
+        return _read_config(Path(name.removeprefix(LOCAL)))
+    if name in NAMED:
+        architecture, arguments = NAMED[name]
+        return architecture, dict(arguments)
+    if "/" in name or not timm.is_model(name):
+        known = [*NAMED, *timm.list_models()]
+        near = get_close_matches(name, known, n=5) or sorted(NAMED)
+        raise ConfigError(
+            f"model.name: there is no {name!r}. Near it: {', '.join(near)}. For a folder that was "
+            f"exported, write {LOCAL}FOLDER; timm.list_models() lists the rest."
+        )
+    return name, {}
+
+
+def _wide_resnet(name: str, width: int) -> tuple[str, Arguments]:
+    """timm's ``ResNet`` cannot widen its stem; its ``ResNetV2`` without pre-activation can."""
+    if name not in RESNET_LAYERS:
+        raise ConfigError(
+            f"model.width {width} is for {', '.join(RESNET_LAYERS)}; {name} comes as it is"
+        )
+    return "resnetv2_50", {
+        "layers": RESNET_LAYERS[name],
+        "width_factor": width,
+        "preact": False,
+        "zero_init_last": True,
+    }
+
+
+def _read_config(folder: Path) -> tuple[str, Arguments]:
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        architecture, arguments = content["architecture"], dict(content.get("model_args") or {})
+    except OSError:
+        raise InputMissing(f"There is no exported model in {folder}: {path} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} does not describe a timm model: {error!r}") from error
+    if not timm.is_model(architecture):
+        raise ConfigError(f"{path} names {architecture!r}, which this timm does not have")
+    arguments.pop("num_classes", None)
+    return architecture, arguments
+
+
+def _read(source: str) -> dict[str, torch.Tensor]:
+    if source.startswith(LOCAL):
+        return read_weights(Path(source.removeprefix(LOCAL)) / "model.safetensors")
+    return read_weights(Path(source))
+
+
+def _family(architecture: str) -> type[Backbone]:
+    module = model_entrypoint(architecture).__module__
+    if module not in FAMILIES:
+        raise ConfigError(
+            f"model.name: {architecture} is of {module}, which is not among the families that "
+            "unlabel reads: ViT (vit_*, deit*), SwinV2 (swinv2_*) and ResNet (resnet*)"
+        )
+    return FAMILIES[module]
+
+
+def _own_size(architecture: str, arguments: Arguments) -> int:
+    """Side of the images that the network is made for, in pixels."""
+    size = arguments.get("img_size")
+    if size is None:
+        pretrained = timm.get_pretrained_cfg(architecture)
+        size = pretrained.input_size[-1] if pretrained else 224
+    return size if isinstance(size, int) else size[-1]
+
+
+def _sizes(config: ModelConfig, architecture: str, arguments: Arguments, size: int) -> Arguments:
+    """Image, patch and window sizes that fit together, checked on a network without weights."""
+    with torch.device("meta"):
+        plain: Any = _create(config, architecture, arguments)
+    own_patch = plain.patch_embed.patch_size[0]
+    patch = config.patch_size or own_patch
+    unit = patch * plain.feature_info[-1]["reduction"] // own_patch
+    if size % unit:
+        below = size // unit * unit
+        near = f"{below} or {below + unit}" if below else str(unit)
+        raise ConfigError(
+            f"model.image_size {size} is not a multiple of {unit}, which patches of {patch} pixels "
+            f"need in {config.name}. Possible: {near}, or another model.patch_size"
+        )
+    sizes = {"img_size": size, "patch_size": patch}
+    if isinstance(plain, timm.models.SwinTransformerV2):
+        return sizes | _windows(config, plain, size // patch)
+    return sizes
+
+
+def _windows(config: ModelConfig, plain: timm.models.SwinTransformerV2, grid: int) -> Arguments:
+    """The window nearest to the network's own that tiles the grid of every stage.
+
+    timm shrinks the window where the grid is smaller. Weights keep the relative positions of the
+    windows that they were trained with.
+    """
+    stages: Any = plain.layers
+    blocks = [stage.blocks[0] for stage in stages]
+    own = max(block.window_size[0] for block in blocks)
+    grids = [grid >> stage for stage in range(len(blocks))]
+    fitting = [w for w in range(1, grid + 1) if all(g <= w or g % w == 0 for g in grids)]
+    window = config.arguments.get("window_size") or min(fitting, key=lambda w: abs(log(w / own)))
+    if config.weights is None and not config.name.startswith(LOCAL):
+        return {"window_size": window}
+    trained = [b.attn.pretrained_window_size[0] or b.window_size[0] for b in blocks]
+    return {"window_size": window, "pretrained_window_sizes": trained}
+
+
+def _pooling(source: str | None, weights: Any, arguments: Arguments) -> Arguments:
+    """Mean of the normed patch tokens, unless the network comes with a pooling of its own."""
+    if source == "timm" or (source is not None and "global_pool" in arguments):
+        return {}
+    return {"global_pool": "avg", "fc_norm": weights is not None and "fc_norm.weight" in weights}
+
+
+def _create(
+    config: ModelConfig, architecture: str, arguments: Arguments, pretrained: bool = False
+) -> Any:
+    create: Callable[..., nn.Module] = timm.create_model
+    try:
+        return create(
+            architecture,
+            pretrained=pretrained,
+            num_classes=0,
+            drop_path_rate=config.drop_path,
+            **arguments,
+        )
+    except (TypeError, AssertionError) as error:
+        raise ConfigError(f"{config.name} cannot be built with {arguments}: {error}") from error
+    except Exception as error:  # hubs raise errors of several libraries
+        if not pretrained:
+            raise
+        raise InputMissing(
+            f"timm's weights for {config.name} could not be had: {error}. They come over the "
+            "network; give a local file as model.weights, or leave it out for a random start."
+        ) from error
