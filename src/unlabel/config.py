@@ -97,9 +97,8 @@ class PretrainConfig(Settings):
     validation_images: int = Field(1024, ge=1)
     """Most held-out images that the monitors look at."""
     evaluations: int = Field(20, ge=1)
-    """How many times over the run the monitors look at the held-out images."""
-    checkpoints: int = Field(10, ge=1)
-    """How many checkpoints are written over the run; the last and the best are kept."""
+    """How many times over the run the monitors look at the held-out images and a checkpoint is
+    written. A killed run loses at most one such stretch."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
 
 

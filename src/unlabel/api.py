@@ -1,0 +1,296 @@
+"""The verbs: each is a function here and a command of the same name and options.
+
+What is heavy is imported inside the verbs, so that ``unlabel --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from unlabel.errors import UsageError
+
+if TYPE_CHECKING:
+    from unlabel.data.ingest import IngestReport
+    from unlabel.evaluation.results import Results
+    from unlabel.machine import Machine
+    from unlabel.training.run import Run
+else:  # the command line evaluates these hints, and must not pay for what they name
+    IngestReport = Results = Machine = Run = object
+
+
+def _read_settings(hint: Any, tokens: Sequence[Any]) -> dict[str, Any]:
+    """``--set optim.lr=1e-3 --set precision=fp32`` as a dict; values are read as YAML."""
+    import yaml
+
+    settings = {}
+    for token in tokens:
+        name, equals, value = token.value.partition("=")
+        if not (name and equals):
+            raise ValueError(f"'{token.value}' is not NAME=VALUE")
+        settings[name] = yaml.safe_load(value)
+    return settings
+
+
+Set = Annotated[
+    Mapping[str, Any],
+    Parameter(
+        name="--set", converter=_read_settings, accepts_keys=False, n_tokens=1, negative=()
+    ),
+]
+
+
+def ingest(
+    *sources: str,
+    out: Path,
+    short_side: int | None = None,
+    labels: str = "auto",
+    dedupe: bool = False,
+    against: tuple[Path, ...] = (),
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> IngestReport:
+    """Read images once, verify them, and write the store that everything else reads.
+
+    Parameters
+    ----------
+    sources
+        Folders, image files, .tar shards, NumPy arrays, ``hf:NAME`` or ``torchvision:NAME``.
+    out
+        The store to write: a new folder.
+    short_side
+        Shrink larger images to this shorter side in pixels, near what you will train at.
+    labels
+        "auto" and "folders" take folder names, "none" takes none, FILE.csv:COLUMN joins a table.
+    dedupe
+        Keep only the first of exact and near duplicates.
+    against
+        Stores to look in for the same images: a training set and an evaluation set must not share.
+    workers
+        Processes that decode; one a core when not given.
+    overwrite
+        Replace OUT if it is there.
+    """
+    from unlabel.data.ingest import ingest as run_ingest
+
+    return run_ingest(
+        list(sources),
+        out,
+        short_side=short_side,
+        labels=labels,
+        dedupe=dedupe,
+        against=list(against),
+        workers=workers,
+        overwrite=overwrite,
+    )
+
+
+def pretrain(
+    *data: str,
+    method: str | None = None,
+    model: str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    weights: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    resume: Path | None = None,
+    recipe: Path | None = None,
+    settings: Set = {},  # noqa: B006 - never written to
+    overwrite: bool = False,
+) -> Run:
+    """Pre-train a backbone on unlabelled images.
+
+    What is not given follows documented rules and is printed with its reason. The run's folder
+    holds the settings, every step's figures, checkpoints, the verdict, the exported backbone
+    (``export/``, which timm loads) and the page ``report.html``.
+
+    Parameters
+    ----------
+    data
+        A store, or folders of images (ingested into a cache first).
+    method
+        splitmask, beit, mae, simmim or supervised.
+    model
+        A timm ViT, SwinV2 or ResNet, or one of unlabel's own sizes.
+    steps
+        Updates of the weights.
+    epochs
+        Passes over the images, instead of steps.
+    batch_size
+        Images of one update; "auto" finds the largest that the accelerator's memory holds.
+    image_size
+        Side of the square training crop in pixels.
+    patch_size
+        Side of a patch in pixels.
+    weights
+        Start from "timm" (its pretrained weights) or a local file instead of at random.
+    seed
+        Everything that is random follows from it.
+    out
+        The run's folder; runs/NAME-METHOD when not given.
+    resume
+        Continue this run from its last checkpoint. Needs nothing else.
+    recipe
+        A YAML file of settings to start from.
+    settings
+        Any other setting, as NAME=VALUE: optim.lr=1e-3, options.vocabulary=512. Repeat it.
+    overwrite
+        Replace the run in OUT.
+    """
+    from unlabel.pretraining import continue_run, start_run
+
+    if resume is not None:
+        given = (*data, method, model, steps, epochs, batch_size, image_size, patch_size, out)
+        if any(value is not None for value in given) or settings or recipe:
+            raise UsageError(
+                "--resume continues a run with its own settings: give it alone. To change a "
+                "setting, start a new run."
+            )
+        return continue_run(resume)
+    asked = {
+        "method": method,
+        "model.name": model,
+        "model.image_size": image_size,
+        "model.patch_size": patch_size,
+        "model.weights": weights,
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        **settings,
+    }
+    return start_run(data, asked, out=out, recipe=recipe, overwrite=overwrite)
+
+
+def evaluate(
+    run: Path,
+    *,
+    data: str,
+    test: str | None = None,
+    protocols: tuple[Literal["knn", "linear", "linear-sgd", "finetune"], ...] = (
+        "knn",
+        "linear",
+        "finetune",
+    ),
+    labels: tuple[str, ...] = ("1%", "10%", "100%"),
+    seeds: int = 3,
+    compare: tuple[str, ...] = (),
+) -> Results:
+    """Measure a run's backbone on labelled images, beside the honest baselines.
+
+    The same network untrained, the same network trained with labels only and raw pixels always
+    stand beside it. Figures come with 95 % intervals, go to the run's ``results.json`` and onto
+    its page.
+
+    Parameters
+    ----------
+    run
+        The run's folder (from Python, the run itself will do).
+    data
+        Labelled images: a store or a folder with a sub-folder a class. Sub-folders named train
+        and test are used as such; otherwise a fifth is set apart for testing.
+    test
+        Labelled test images that stand elsewhere.
+    protocols
+        knn, linear (L-BFGS on features), linear-sgd, finetune.
+    labels
+        How many labels to learn from: "5" a class, "10%", "all".
+    seeds
+        Repetitions with other labels, orders and heads.
+    compare
+        timm names or local weight files that stand beside the run.
+    """
+    from unlabel.evaluating import evaluate_run
+
+    return evaluate_run(_open(run), data, test, protocols, labels, seeds, compare)
+
+
+def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
+    """Write a run's backbone as a folder that timm loads.
+
+    ``timm.create_model("local-dir:OUT", pretrained=True)`` gives the same features.
+
+    Parameters
+    ----------
+    run
+        The run's folder (from Python, the run itself will do).
+    out
+        Where to write; ``export/`` in the run's folder when not given.
+    overwrite
+        Replace OUT if it is there.
+    """
+    from unlabel.pretraining import export_run
+
+    return export_run(_open(run), out, overwrite=overwrite)
+
+
+def embed(run: Path, *data: str, out: Path, overwrite: bool = False) -> Path:
+    """Write one feature vector an image as Parquet: name, label and vector.
+
+    Parameters
+    ----------
+    run
+        The run's folder (from Python, the run itself will do).
+    data
+        A store, or folders of images.
+    out
+        The Parquet file to write.
+    overwrite
+        Replace OUT if it is there.
+    """
+    from unlabel.evaluating import embed_images
+
+    return embed_images(_open(run), data, out, overwrite=overwrite)
+
+
+def report(run: Path) -> Path:
+    """Write a run's page anew: one self-contained HTML file.
+
+    Parameters
+    ----------
+    run
+        The run's folder (from Python, the run itself will do).
+    """
+    from unlabel.report.page import write_report
+
+    return write_report(_open(run).path)
+
+
+def demo(*, out: Path = Path("runs/demo"), seconds: int = 200, overwrite: bool = False) -> Run:
+    """Do the main job on 5,000 real digits that a package ships: pre-train, evaluate, report.
+
+    Parameters
+    ----------
+    out
+        The run's folder.
+    seconds
+        About how long to pre-train.
+    overwrite
+        Replace OUT if it is there.
+    """
+    from unlabel.demo import run_demo
+
+    return run_demo(out, seconds, overwrite=overwrite)
+
+
+def doctor() -> Machine:
+    """Print what this machine can do, and which optional packages are there."""
+    from unlabel.doctor import print_machine
+
+    return print_machine()
+
+
+def _open(run: Path) -> Run:
+    """A run by its folder; an opened run is a path as well."""
+    from unlabel.training.run import Run
+
+    return Run.open(run)
+
+

@@ -1,0 +1,66 @@
+"""The command line: the verbs of ``unlabel.api``, with exit codes and no tracebacks.
+
+Every command is made from the signature and docstring of the function of the same name, so the
+two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from unlabel import api
+from unlabel.errors import UnlabelError, UsageError
+
+INTERRUPTED = 130
+OUT_OF_DISK = 74
+
+app = App(
+    name="unlabel",
+    help="Pre-train vision backbones on your own unlabelled images, and measure what it brought.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+for verb in (
+    api.pretrain,
+    api.evaluate,
+    api.ingest,
+    api.export,
+    api.embed,
+    api.report,
+    api.demo,
+    api.doctor,
+):
+    app.command(verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its documented code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Mistakes of the user end in one message, not a traceback."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        app(arguments, exit_on_error=False, print_error=False, error_console=errors)
+    except UnlabelError as error:
+        return _say(errors, str(error), error.exit_code)
+    except CycloptsError as error:
+        return _say(errors, f"{error}\nTry: unlabel --help", UsageError.exit_code)
+    except KeyboardInterrupt as stop:
+        return _say(errors, str(stop) or "Interrupted.", INTERRUPTED)
+    except OSError as error:
+        if "UNLABEL_DEBUG" in os.environ:
+            raise
+        return _say(errors, f"The system refused: {error}", OUT_OF_DISK)
+    return 0
+
+
+def _say(console: Console, message: str, code: int) -> int:
+    console.print(message, style="red" if console.is_terminal else None, markup=False)
+    return code

@@ -1,0 +1,168 @@
+"""What ``unlabel pretrain photos/`` chooses when nothing is said, and why.
+
+Every rule looks only at the number and the size of the images and at the machine, and leaves a
+sentence that is printed, kept in the run's ``run.json`` and shown on its page. docs/rules.md is
+the same list for readers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlabel.config import ModelConfig, PretrainConfig, validated
+from unlabel.data.store import Store
+from unlabel.errors import UsageError
+from unlabel.machine import Machine
+from unlabel.methods.registry import get_method
+
+DEFAULT_METHOD = "splitmask"
+SMALL = 64
+"""Images with a shorter side of at most this many pixels count as small."""
+PAPER_SAMPLES = 300 * 1_281_167
+"""Images seen in 300 epochs of ImageNet-1k, SplitMask's length for every data set (Table 3)."""
+PAPER_EPOCHS = 5000
+"""SplitMask's longest run on a small data set (Table 3)."""
+PROCESSOR_SAMPLES = {True: 1_000_000, False: 100_000}
+"""Images seen without an accelerator, small images and others: about an hour on two cores."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A complete configuration and the reason for each value that a rule chose."""
+
+    config: PretrainConfig
+    reasons: dict[str, str]
+
+
+def choose(store: Store, machine: Machine, asked: Mapping[str, Any]) -> Choice:
+    """Fill in what was not asked for.
+
+    Args:
+        store: the images to learn from.
+        machine: where the run will be.
+        asked: dotted settings ("method", "model.name", "steps", "optim.lr", ...) and "epochs".
+
+    Raises:
+        UsageError: both steps and epochs were given.
+        ConfigError: a setting is unknown or cannot work.
+    """
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if "steps" in asked and "epochs" in asked:
+        raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
+    reasons: dict[str, str] = {}
+    images = store.info.splits.get("train", len(store))
+
+    def pick(name: str, value: Any, reason: str) -> Any:
+        if name in asked:
+            return asked[name]
+        reasons[name] = f"{value}: {reason}"
+        return value
+
+    method = get_method(pick("method", DEFAULT_METHOD, "learns from few images, needs no labels"))
+    size = pick("model.image_size", *_image_size(store.info.median_side))
+    name = pick("model.name", *_model(images, size, machine))
+    if "patch" in name or name.startswith("vit"):
+        pick_patch = _patch_size(size) if name.startswith("vit") else (None, "the model's own")
+        patch = pick("model.patch_size", *pick_patch)
+    else:
+        patch = asked.get("model.patch_size")
+    batch = pick("batch_size", *_batch_size(images, machine))
+    steps = _steps(images, batch, size, machine, asked, reasons)
+    workers = pick("workers", *_workers(machine))
+    values = {
+        "data": store.path,
+        "method": method.name,
+        "model": {
+            "name": name,
+            "image_size": size,
+            "patch_size": patch,
+            "in_chans": store.info.channels,
+            "drop_path": method.drop_path,
+        },
+        "optim": method.recipe.model_dump(),
+        "steps": steps,
+        "batch_size": batch,
+        "workers": workers,
+    }
+    for key, value in asked.items():
+        if key != "epochs":
+            _put(values, key, value)
+    return Choice(validated(PretrainConfig, values, "The run's settings"), reasons)
+
+
+def _image_size(side: int) -> tuple[int, str]:
+    if side <= SMALL:
+        size = max(8, 4 * (side // 4))
+        return size, f"the images' shorter side is {side} px, kept whole"
+    size = 224 if side >= 192 else 16 * (side // 16)
+    return size, f"the images' shorter side is {side} px; backbones are used at up to 224"
+
+
+def _patch_size(size: int) -> tuple[int, str]:
+    for patch, upto in ((4, 40), (8, 128), (16, 4096)):
+        if size <= upto and size % patch == 0:
+            return patch, f"{size // patch} x {size // patch} patches"
+    patch = math.gcd(size, 16)
+    return patch, f"{size // patch} x {size // patch} patches"
+
+
+def _model(images: int, size: int, machine: Machine) -> tuple[str, str]:
+    if machine.device == "cpu":
+        if size <= SMALL:
+            return "vit_nano", "small images on a processor: 0.8 M parameters"
+        return "vit_micro", "a processor without an accelerator: 3 M parameters"
+    if size <= SMALL and images < 100_000:
+        return "vit_micro", f"{images:,} small images"
+    if images >= 1_000_000 and (machine.accelerator_memory or 0) >= 40:
+        return "vit_base_patch16_224", f"{images:,} images and a large accelerator"
+    return "vit_small_patch16_224", f"{images:,} images"
+
+
+def _batch_size(images: int, machine: Machine) -> tuple[int, str]:
+    most = 128 if machine.device == "cpu" else 512
+    fits = 2 ** max(0, int(math.log2(max(1, images // 4))))
+    batch = min(most, fits)
+    why = "a quarter of the images at most" if fits < most else f"sized for a {machine.device}"
+    return batch, why
+
+
+def _steps(
+    images: int,
+    batch: int,
+    size: int,
+    machine: Machine,
+    asked: Mapping[str, Any],
+    reasons: dict[str, str],
+) -> int:
+    if "steps" in asked:
+        return asked["steps"]
+    if "epochs" in asked:
+        return max(1, math.ceil(asked["epochs"] * images / batch))
+    samples = min(PAPER_SAMPLES, PAPER_EPOCHS * images)
+    why = "as many images seen as in SplitMask's paper: 300 ImageNet epochs, at most 5,000 of yours"
+    if machine.device == "cpu":
+        samples = min(samples, PROCESSOR_SAMPLES[size <= SMALL])
+        why = "what a processor does in about an hour; an accelerator would be given more"
+    steps = max(1, math.ceil(samples / batch))
+    reasons["steps"] = f"{steps:,} ({steps * batch / images:,.0f} epochs): {why}"
+    return steps
+
+
+def _workers(machine: Machine) -> tuple[int, str]:
+    cores = os.cpu_count() or 1
+    if machine.device == "cpu":
+        return (1 if cores > 1 else 0), "one process reads images while the others compute"
+    return min(16, max(1, cores - 1)), f"{cores} processors feed one accelerator"
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set ``values["a"]["b"]`` for "a.b"."""
+    *path, last = dotted.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+    values[last] = str(value) if isinstance(value, Path) else value

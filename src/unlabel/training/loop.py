@@ -1,0 +1,181 @@
+"""The training loop: a batch in, an update out, the same bits whenever it is stopped and resumed.
+
+Nothing here is random on its own: batches are a pure function of (store, seed, step), and torch's
+generator is seeded anew by (seed, step, rank), so a checkpoint holds no generator state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unlabel.data.loader import stream
+from unlabel.errors import OutOfMemory, Preempted
+from unlabel.methods.base import Losses, Progress
+from unlabel.training import checkpoint
+from unlabel.training.optim import set_learning_rate
+from unlabel.training.recorder import Recorder
+from unlabel.training.run import Run
+from unlabel.training.schedule import learning_rate
+from unlabel.training.setup import Training, assemble
+from unlabel.training.signals import StopRequest
+from unlabel.training.verdict import Verdict, judge
+
+Watch = Callable[[int, int, float, float], None]
+"""Called after each step with (updates done, updates in all, images a second, loss)."""
+
+
+def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
+    """Train ``run`` from its last checkpoint (or from the start) to its end, and judge it.
+
+    Raises:
+        DataError: the loss or the gradient stopped being finite; the last checkpoint is intact.
+        Preempted: a signal asked for an end; everything up to the last step is saved.
+        OutOfMemory: the device's memory does not hold the batch.
+    """
+    with StopRequest() as stop:
+        training = assemble(run)
+        try:
+            _run_steps(run, training, stop, watch)
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(run, error) from None
+        finally:
+            training.accelerator.end_training()
+    verdict = judge(run.metrics("monitor"), run.config.steps)
+    if training.accelerator.is_main_process:
+        run.write_json("verdict.json", verdict.as_dict())
+    return verdict
+
+
+def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch) -> None:
+    config = run.config
+    recorder = Recorder(run, training.accelerator)
+    looks = looking_points(config.steps, config.evaluations)
+    start = _restore(run, training)
+    if start == 0:
+        _look(run, training, recorder, 0)
+    micro = stream(
+        training.batches,
+        start * config.accumulate,
+        config.steps * config.accumulate,
+        workers=config.workers,
+        device=training.accelerator.device,
+    )
+    for step in range(start, config.steps):
+        _seed(config.seed, step, training.accelerator.process_index)
+        lr = learning_rate(config.optim, step, config.steps, config.batch_size)
+        _update(training, recorder, micro, Progress(step, config.steps), lr)
+        done = step + 1
+        watch(done, config.steps, recorder.speed, recorder.loss)
+        if done in looks:
+            recorder.flush()
+            _look(run, training, recorder, done)
+            _save(run, training, done)
+        elif stop.received:
+            recorder.flush()
+            _save(run, training, done)
+        if stop.received and done < config.steps:
+            raise _stopped(stop.received, run, done)
+
+
+def _update(training: Training, recorder: Recorder, micro, progress: Progress, lr: float) -> None:
+    """One update of the weights, over the micro-batches that it is made of."""
+    config, optimizer = training.config, training.optimizer
+    scalars: dict[str, Tensor] = {}
+    for _ in range(config.accumulate):
+        with training.autocast():
+            losses: Losses = training.model(next(micro), progress)
+        training.accelerator.backward(losses.total / config.accumulate)
+        _add(scalars, {"loss": losses.total, **losses.scalars}, config.accumulate)
+    scalars["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+        training.parameters, config.optim.clip_grad or math.inf, foreach=True
+    )
+    # Before the update: on a processor a loss that is not finite is never applied.
+    recorder.add(progress.step, lr, scalars, config.batch_size)
+    set_learning_rate(optimizer, lr)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    training.method.after_step(progress)
+
+
+def _add(sums: dict[str, Tensor], scalars: dict[str, Tensor], parts: int) -> None:
+    """Average scalars over micro-batches without leaving the device."""
+    for name, value in scalars.items():
+        share = value.detach() / parts
+        sums[name] = sums[name] + share if name in sums else share
+
+
+def looking_points(steps: int, looks: int) -> set[int]:
+    """Numbers of updates after which the monitors look: evenly spread, the last among them."""
+    return {max(1, round(steps * i / looks)) for i in range(1, looks + 1)}
+
+
+def _look(run: Run, training: Training, recorder: Recorder, done: int) -> None:
+    _seed(run.config.seed, 0, 0)
+    recorder.monitor(done, training.monitors.look(Progress(done, run.config.steps)))
+
+
+def _save(run: Run, training: Training, done: int) -> None:
+    """Write a checkpoint, then drop all but this one and the one with the best held-out loss."""
+    if training.accelerator.is_main_process:
+        checkpoint.save(
+            run.checkpoints,
+            done,
+            training.method.state_dict(),
+            training.optimizer,
+            training.names,
+            {"step": done},
+        )
+        best = best_step(run)
+        keep = {checkpoint.path_of(run.checkpoints, step) for step in (done, best)}
+        checkpoint.prune(run.checkpoints, keep)
+    training.accelerator.wait_for_everyone()
+
+
+def best_step(run: Run) -> int:
+    """Updates after which the held-out loss was lowest, among those with a checkpoint."""
+    rows = [row for row in run.metrics("monitor") if row["step"] > 0]
+    return min(rows, key=lambda row: row["held_out_loss"])["step"] if rows else 0
+
+
+def _restore(run: Run, training: Training) -> int:
+    """Load the newest complete checkpoint; the number of updates that it holds."""
+    newest = checkpoint.latest(run.checkpoints)
+    step = 0
+    if newest is not None:
+        state = checkpoint.load(newest, training.method, training.optimizer, training.names)
+        step = state["step"]
+    if training.accelerator.is_main_process:
+        run.truncate_metrics(step)
+    training.accelerator.wait_for_everyone()
+    return step
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step (dropout, drop path) from its place in the run alone."""
+    key = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(key, "little", signed=True))
+
+
+def _stopped(number: int, run: Run, done: int) -> Preempted | KeyboardInterrupt:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt(f"stopped after step {done}; --resume {run.path} continues")
+    name = signal.Signals(number).name
+    return Preempted(
+        f"{name} received: saved after step {done} of {run.config.steps}. "
+        f"Continue with: unlabel pretrain --resume {run.path}"
+    )
+
+
+def _out_of_memory(run: Run, error: Exception) -> OutOfMemory:
+    batch, parts = run.config.batch_size, run.config.accumulate
+    return OutOfMemory(
+        f"The device's memory does not hold {batch // parts} images at once "
+        f"({str(error).splitlines()[0]}). Keep the results the same with "
+        f"--set accumulate={parts * 2}, or choose a smaller --batch-size or --image-size."
+    )

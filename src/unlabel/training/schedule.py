@@ -1,0 +1,31 @@
+"""The learning rate as a pure function of the step, so that a resumed run needs no memory of it."""
+
+from __future__ import annotations
+
+import math
+
+from unlabel.config import OptimConfig
+
+STEP_AT = 7 / 8
+"""Share of a ``step`` run at the full rate (data-scaling study, section 1)."""
+
+
+def learning_rate(optim: OptimConfig, step: int, steps: int, batch_size: int) -> float:
+    """Learning rate of update ``step`` (from 0) of a run of ``steps`` updates.
+
+    It climbs linearly over the first ``optim.warmup`` of the run, then follows the schedule:
+    ``cosine`` to ``min_lr``; ``step`` to a tenth for the last eighth; ``constant`` and then
+    linearly towards zero over the last ``optim.decay``. Peak and floor scale with the batch size
+    over 256.
+    """
+    scale = batch_size / 256
+    peak, floor = optim.lr * scale, optim.min_lr * scale
+    warmup = round(optim.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    if optim.schedule == "step":
+        return peak if step < STEP_AT * steps else peak * 0.1
+    if optim.schedule == "constant":
+        return peak * min(1.0, (steps - step) / (optim.decay * steps))
+    done = (step - warmup) / (steps - warmup)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))

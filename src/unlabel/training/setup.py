@@ -1,0 +1,130 @@
+"""From settings to everything that a run needs in memory: data, network, optimiser, monitors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor, nn
+
+from unlabel.backbones.build import build_backbone
+from unlabel.config import PretrainConfig
+from unlabel.data.loader import stream
+from unlabel.data.store import Store
+from unlabel.data.views import Batches
+from unlabel.machine import this_machine
+from unlabel.methods.base import DataInfo, Method
+from unlabel.methods.registry import build_method
+from unlabel.training.monitors import Monitors
+from unlabel.training.optim import build_optimizer
+from unlabel.training.run import Run
+
+PREPARE_IMAGES = 4096
+"""Training images that a method may look at before step 0, to fit a tokenizer say."""
+
+
+@dataclass
+class Training:
+    """A run in memory. ``model`` wraps ``method`` when several processes train."""
+
+    config: PretrainConfig
+    accelerator: Accelerator
+    method: Method
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+    names: dict[str, nn.Parameter]
+    batches: Batches
+    monitors: Monitors
+    autocast: Callable[[], AbstractContextManager]
+
+
+def assemble(run: Run) -> Training:
+    """Build what ``run`` trains, from its settings alone: the same in every process and resume."""
+    config = run.config
+    accelerator = _accelerator(run)
+    learnt_from, held_out = split_store(config)
+    method = build(config, learnt_from)
+    batches = partial(Batches, spec=method.spec, seed=config.seed)
+    training = batches(
+        learnt_from,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    method.prepare(_sample(training, config))
+    method.to(accelerator.device)
+    optimizer = build_optimizer(method, config.optim)
+    autocast = partial(_autocast, accelerator.device.type, precision(config))
+    if config.compile:
+        method.compile()
+    model = accelerator.prepare(method) if accelerator.num_processes > 1 else method
+    return Training(
+        config=config,
+        accelerator=accelerator,
+        method=method,
+        model=model,
+        optimizer=optimizer,
+        parameters=[p for p in method.parameters() if p.requires_grad],
+        names=dict(method.named_parameters()),
+        batches=training,
+        monitors=Monitors(method, learnt_from, held_out, config, accelerator.device, autocast),
+        autocast=autocast,
+    )
+
+
+def split_store(config: PretrainConfig) -> tuple[Store, Store]:
+    """The images to learn from and those held out for the monitors; test images are in neither."""
+    store = Store.open(config.data)
+    if "train" not in store.info.splits:
+        return store.holdout(config.validation_fraction, config.validation_images, config.seed)
+    train = store.split("train")
+    if "validation" in store.info.splits:
+        held_out = store.split("validation")
+        _, held_out = held_out.holdout(1.0, config.validation_images, config.seed)
+        return train, held_out
+    return train.holdout(config.validation_fraction, config.validation_images, config.seed)
+
+
+def build(config: PretrainConfig, store: Store) -> Method:
+    """The method around its backbone, seeded by the run's seed."""
+    torch.manual_seed(config.seed)
+    info = store.info
+    data = DataInfo(len(store), len(info.classes), info.mean, info.std)
+    return build_method(config.method, build_backbone(config.model), config.options, data)
+
+
+def precision(config: PretrainConfig) -> torch.dtype:
+    """The type of matrix products: as asked, or bfloat16 where the machine multiplies in it."""
+    wants = config.precision == "bf16" or (config.precision == "auto" and this_machine().bf16)
+    return torch.bfloat16 if wants else torch.float32
+
+
+def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _accelerator(run: Run) -> Accelerator:
+    trackers = list(run.config.trackers)
+    accelerator = Accelerator(
+        mixed_precision="no",  # the loop's own autocast also serves the monitors
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(logging_dir=str(run.path), project_dir=str(run.path)),
+    )
+    if trackers:
+        accelerator.init_trackers("logs")
+    return accelerator
+
+
+def _sample(batches: Batches, config: PretrainConfig) -> Tensor:
+    """Normalised first crops of the first batches, on the processor."""
+    wanted = max(1, PREPARE_IMAGES // config.batch_size) * config.accumulate
+    group = next(iter(batches.spec.crops))
+    crops = stream(batches, 0, wanted, workers=0, device=torch.device("cpu"))
+    return torch.cat([batch.views[group][:, 0] for batch in crops])

@@ -1,0 +1,42 @@
+"""A polite end: the first signal asks the loop to save at the next step, the second kills."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """While entered, notes SIGTERM, SIGUSR1 and Ctrl-C instead of dying of them.
+
+    ``received`` is the signal's number, or ``None``. A second signal has its usual effect.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT) + (
+        (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
+    )
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

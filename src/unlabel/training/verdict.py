@@ -1,0 +1,149 @@
+"""What a finished run's monitors say in plain words: go on, stop, get more data, or mend it.
+
+The rules and their thresholds are stated here once; the getting-started page quotes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+State = Literal["improving", "saturated", "overfitting", "collapsed", "unclear"]
+
+FEWEST_LOOKS = 5
+"""Monitor rows needed before a trend is spoken of."""
+LATE = 0.25
+"""The last share of the run that says whether it still improves."""
+SATURATED_BELOW = 0.02
+"""A late gain below this share of the whole gain counts as none."""
+OVERFIT_ABOVE = 0.02
+"""A rise from the lowest held-out loss above this share of the whole gain counts as overfitting."""
+COLLAPSED_STD = 0.05
+"""Spread of unit-length features (1 = spread evenly in all directions) that counts as none."""
+COLLAPSED_RANK = 1.1
+"""RankMe below which all images have the same direction in feature space."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state of a run, its reasons, and what to do next."""
+
+    state: State
+    headline: str
+    why: tuple[str, ...]
+    next: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain values, as in ``verdict.json``."""
+        return asdict(self)
+
+
+def judge(monitors: list[dict[str, Any]], steps: int) -> Verdict:
+    """Judge a run by its monitor rows.
+
+    Args:
+        monitors: rows with ``step``, ``held_out_loss``, ``feature_std``, ``rankme`` and maybe
+            ``knn``, in order; the first is that of the untrained network.
+        steps: updates that the run made.
+    """
+    if len(monitors) < FEWEST_LOOKS:
+        return _unclear(monitors)
+    loss = np.array([row["held_out_loss"] for row in monitors])
+    at = np.array([row["step"] for row in monitors])
+    evidence = _evidence(monitors, loss)
+    last = monitors[-1]
+    if last["feature_std"] < COLLAPSED_STD or last["rankme"] < COLLAPSED_RANK:
+        return _collapsed(last, evidence)
+    gain = loss[0] - loss.min()
+    if gain <= 0:
+        return _never_learned(evidence)
+    rise = (loss[-1] - loss.min()) / gain
+    if rise > OVERFIT_ABOVE:
+        return _overfitting(rise, int(at[loss.argmin()]), evidence)
+    late = (np.interp((1 - LATE) * at[-1], at, loss) - loss[-1]) / gain
+    return _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
+
+
+def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ...]:
+    """Sentences on every monitor, whatever the verdict."""
+    first, last = monitors[0], monitors[-1]
+    lines = [
+        f"Held-out loss went from {loss[0]:.4f} to {loss[-1]:.4f} (lowest {loss.min():.4f}).",
+        f"RankMe went from {first['rankme']:.1f} to {last['rankme']:.1f}.",
+    ]
+    if "knn" in last:
+        line = f"Online kNN went from {first['knn']:.1%} to {last['knn']:.1%}."
+        if last["knn"] <= first["knn"]:
+            line += " That is no better than the untrained network: the features are not yet useful."
+        lines.append(line)
+    return tuple(lines)
+
+
+def _unclear(monitors: list[dict[str, Any]]) -> Verdict:
+    return Verdict(
+        "unclear",
+        "Too little was measured to tell.",
+        (f"The monitors looked {len(monitors)} times; {FEWEST_LOOKS} are needed for a trend.",),
+        ("Train for more steps.",),
+    )
+
+
+def _collapsed(last: dict[str, Any], evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        "collapsed",
+        "The features collapsed: all images look almost the same to the network.",
+        (
+            f"Spread of features {last['feature_std']:.3f} (collapsed below {COLLAPSED_STD}), "
+            f"RankMe {last['rankme']:.2f} (collapsed below {COLLAPSED_RANK}).",
+            *evidence,
+        ),
+        ("Lower the learning rate (--set optim.lr=...), or lengthen the warm-up.",),
+    )
+
+
+def _never_learned(evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        "unclear",
+        "The run did not learn: the held-out loss never fell below where it began.",
+        evidence,
+        ("Try another learning rate (--set optim.lr=...) or more steps.",),
+    )
+
+
+def _overfitting(rise: float, best: int, evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        "overfitting",
+        f"Overfitting: the held-out loss has risen since step {best}.",
+        (
+            f"It lost {rise:.0%} of what it had gained by then (over {OVERFIT_ABOVE:.0%} counts).",
+            *evidence,
+        ),
+        (
+            f"The best checkpoint is kept; the export holds it. Next time stop near step {best}.",
+            "More images, a smaller model or stronger crops would let a longer run pay.",
+        ),
+    )
+
+
+def _saturated(late: float, evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        "saturated",
+        "Saturated: the last quarter of the run brought almost nothing.",
+        (
+            f"It brought {max(late, 0):.1%} of the whole gain (below {SATURATED_BELOW:.0%} counts "
+            "as saturated).",
+            *evidence,
+        ),
+        ("More steps are unlikely to help. Try a larger model, or more images.",),
+    )
+
+
+def _improving(late: float, steps: int, evidence: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        "improving",
+        "Still improving: the run was shorter than it could have been.",
+        (f"The last quarter of the run brought {late:.0%} of the whole gain.", *evidence),
+        (f"Train longer on the same images: --steps {2 * steps}.",),
+    )
