@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 import yaml
+
+from unlabel.evaluation.results import Result, Results
 
 STEPS = 1560
 ACCURACY = {
@@ -19,8 +22,14 @@ ACCURACY = {
     "raw pixels": (0.48, -0.02, 0.94),
 }
 
+DETAILS: dict[str, dict] = {
+    "knn": {"k": 20, "temperature": 0.07},
+    "linear": {"c": 1.0},
+    "finetune": {"epochs": 50, "lr": 0.001},
+}
 
-def write_fake_run(folder: Path, steps: int = STEPS) -> Path:
+
+def write_fake_run(folder: Path, steps: int = STEPS, images: int = 1000) -> Path:
     """Fill ``folder`` as a finished run does."""
     folder.mkdir(parents=True)
     (folder / "export").mkdir()
@@ -74,7 +83,7 @@ def write_fake_run(folder: Path, steps: int = STEPS) -> Path:
         "next": [f"Train longer on the same images: --steps {2 * steps}."],
     }
     write_json(folder / "verdict.json", verdict)
-    write_json(folder / "results.json", results())
+    results(images).save(folder / "results.json")
     write_previews(folder / "previews")
     return folder
 
@@ -112,34 +121,31 @@ def metrics(steps: int) -> list[dict]:
     return rows
 
 
-def results() -> list[dict]:
+def results(images: int) -> Results:
     """Results of four subjects, by three protocols, at four numbers of labels."""
-    rows = []
-    for p, protocol in enumerate(("knn", "linear", "finetune")):
-        for subject, (low, tilt, high) in ACCURACY.items():
-            if (subject, protocol) in {("raw pixels", "finetune"), ("labels only", "knn")}:
-                continue
-            for labels, count in (("1", 10), ("5", 50), ("20", 200), ("all", 4000)):
-                share = math.log(count / 10) / math.log(400)
-                accuracy = low + (high - low) * share**0.7 + (p - 1) * (0.02 + tilt)
-                accuracy = min(accuracy, 0.995)
-                half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / 1000)
-                rows.append(
-                    {
-                        "subject": subject,
-                        "protocol": protocol,
-                        "labels": labels,
-                        "accuracy": accuracy,
-                        "low": accuracy - half,
-                        "high": min(1.0, accuracy + half),
-                        "images": 1000,
-                        "train_images": count,
-                        "seeds": 1 if labels == "all" else 5,
-                        "test": "9ab3",
-                        "details": {"k": 20, "temperature": 0.07} if p == 0 else {"c": 1.0},
-                    }
+    random = np.random.default_rng(0)
+    found = Results()
+    for (p, protocol), (subject, line) in product(enumerate(DETAILS), ACCURACY.items()):
+        if (subject, protocol) in {("raw pixels", "finetune"), ("labels only", "knn")}:
+            continue
+        low, tilt, high = line
+        for labels, count in (("1", 10), ("5", 50), ("20", 200), ("all", 4000)):
+            share = (math.log(count / 10) / math.log(400)) ** 0.7
+            accuracy = min(0.995, low + (high - low) * share + (p - 1) * (0.02 + tilt))
+            correct = random.random((1 if labels == "all" else 5, images)) < accuracy
+            details = DETAILS[protocol]
+            found.add(
+                Result.of(
+                    subject,
+                    protocol,
+                    labels,
+                    correct,
+                    train_images=count,
+                    test="9ab3",
+                    details=details,
                 )
-    return rows
+            )
+    return found
 
 
 def write_previews(folder: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from fake_run import write_fake_run
 
 from unlabel.errors import InputMissing, OutputExists
+from unlabel.evaluation.results import Results
 from unlabel.report import page as page_module
 from unlabel.report.curves import Curve, read_curves
 from unlabel.report.page import render, write_report
@@ -116,9 +117,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_fake_run(tmp_path_factory.mktemp("runs") / "demo", steps=200)
 
 
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return render(run)
+
+
 def fill(value: object, text: str) -> object:
     """``value`` with every text in it replaced, keys as well, but not the names of the format."""
-    keep = {"kind", "state", "labels", "protocol", "test"}
+    keep = {"kind", "state"}
     if isinstance(value, dict):
         return {k: v if k in keep else fill(v, text) for k, v in value.items()}
     if isinstance(value, list):
@@ -152,14 +158,14 @@ def poison(folder: Path, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def harmless(tmp_path_factory: pytest.TempPathFactory) -> list:
-    folder = write_fake_run(tmp_path_factory.mktemp("harmless") / "run", steps=20)
+    folder = write_fake_run(tmp_path_factory.mktemp("harmless") / "run", steps=20, images=20)
     poison(folder, "harmless")
     return Elements(render(folder)).shape
 
 
 @pytest.mark.parametrize("text", XSS, ids=range(len(XSS)))
 def test_no_name_becomes_markup(text: str, harmless: list, tmp_path: Path) -> None:
-    folder = write_fake_run(tmp_path / "run", steps=20)
+    folder = write_fake_run(tmp_path / "run", steps=20, images=20)
     poison(folder, text)
     html = render(folder)
     html.encode()
@@ -181,8 +187,8 @@ def script_json(parsed: Elements) -> dict:
     return json.loads([text for tag, text in parsed.texts if tag == "script"][place])
 
 
-def test_policy_allows_only_what_the_page_brings(run: Path) -> None:
-    parsed = Elements(render(run))
+def test_policy_allows_only_what_the_page_brings(html: str) -> None:
+    parsed = Elements(html)
     policy = next(a["content"] for a in parsed.of("meta") if "http-equiv" in a)
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -194,8 +200,8 @@ def test_policy_allows_only_what_the_page_brings(run: Path) -> None:
         assert f"'sha256-{digest}'" in policy
 
 
-def test_nothing_is_asked_of_the_network(run: Path) -> None:
-    parsed = Elements(render(run))
+def test_nothing_is_asked_of_the_network(html: str) -> None:
+    parsed = Elements(html)
     addresses = [
         value
         for _, attributes in parsed.found
@@ -221,8 +227,8 @@ def test_plotly_stands_in_the_page_once_and_whole(run: Path, monkeypatch) -> Non
     assert not re.search(r"</script|<!--|\r|\0", code, re.IGNORECASE)
 
 
-def test_a_finished_run_is_all_there(run: Path) -> None:
-    parsed = Elements(render(run))
+def test_a_finished_run_is_all_there(html: str) -> None:
+    parsed = Elements(html)
     seen = parsed.visible
     for text in (
         "Still improving",
@@ -248,8 +254,7 @@ def test_a_finished_run_is_all_there(run: Path) -> None:
     assert all(b <= a + 1 for a, b in itertools.pairwise(headings))
 
 
-def test_best_of_each_column_is_bold(run: Path) -> None:
-    html = render(run)
+def test_best_of_each_column_is_bold(run: Path, html: str) -> None:
     rows = json.loads((run / "results.json").read_text())
     columns = {(r["protocol"], r["labels"]) for r in rows}
     bold = re.findall(r"<strong>([\d.]+)</strong>", html)
@@ -260,9 +265,23 @@ def test_best_of_each_column_is_bold(run: Path) -> None:
     assert sorted(bold) == sorted(f"{100 * value:.1f}" for value in best)
 
 
-def test_score_figures_show_intervals_where_they_were_measured(run: Path) -> None:
+def test_differences_are_told_as_they_were_measured(run: Path, html: str) -> None:
+    measured = Results.load(run / "results.json")
+    ours = next(iter(measured)).subject
+    seen = Elements(html).visible
+    differences = [
+        measured.difference(ours, "untrained", "knn", size) for size in ("1", "5", "20", "all")
+    ]
+    assert all(d.clear for d in differences)
+    points = ", ".join(f"{100 * d.gain:+.1f}" for d in differences)
+    text = f"Against untrained: clearly better with 1, 5, 20 and all labels ({points} points)."
+    assert text in seen
+    assert "no clear difference with all labels" in seen
+
+
+def test_score_figures_show_intervals_where_they_were_measured(run: Path, html: str) -> None:
     rows = json.loads((run / "results.json").read_text())
-    figures = script_json(Elements(render(run)))
+    figures = script_json(Elements(html))
     trace = figures["figure-0"]["data"][0]
     knn = [r for r in rows if r["protocol"] == "knn" and r["subject"] == rows[0]["subject"]]
     y = np.array(trace["y"])

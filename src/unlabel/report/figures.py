@@ -49,7 +49,7 @@ def run_figures(train: Curves, monitor: Curves) -> list[Figure]:
         _lines("Loss", "loss", loss),
         _lines("kNN accuracy", "accuracy, %", [("kNN", _percent(monitor.get("knn")))]),
         _lines("RankMe", "effective dimensions", [("RankMe", monitor.get("rankme"))]),
-        _lines("Spread of features", "1 is even", [("spread", monitor.get("feature_std"))]),
+        _lines("Spread of features", "spread, 0 to 1", [("spread", monitor.get("feature_std"))]),
         _lines("Speed", "images a second", [("speed", speed)], rangemode="tozero"),
         _lines("Learning rate", "learning rate", [("learning rate", train.get("lr"))]),
     )
@@ -130,7 +130,7 @@ def _lines(
         xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": unit}, **yaxis}
     )
     legend = [(colour, name) for colour, name, _ in present] if len(curves) > 1 else []
-    latest = number(present[-1][2].finite[-1])
+    latest = number(present[-1][2].finite[-1]) + (" %" if unit.endswith("%") else "")
     return Figure(title, latest, _summary(present), figure.to_plotly_json(), legend)
 
 

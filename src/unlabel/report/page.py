@@ -25,6 +25,7 @@ from plotly.offline import get_plotlyjs
 from unlabel.errors import InputMissing, OutputExists
 from unlabel.report.curves import Curve, read_curves
 from unlabel.report.figures import GLYPHS, other_figures, run_figures, score_figure
+from unlabel.report.gains import gains, load_results
 from unlabel.report.scores import describe, read_scores, subjects, tables
 from unlabel.report.text import flatten, plain
 from unlabel.training.atomic import write_text_atomic
@@ -77,6 +78,7 @@ def render(folder: Path) -> str:
     train, monitor = curves.get("train", {}), curves.get("monitor", {})
     scores = read_scores(_json(folder / "results.json"))
     score_tables = tables(scores)
+    measured = load_results(folder / "results.json")
     palette = {name: place for place, name in enumerate(subjects(scores))}
     count = itertools.count()
     sections = {
@@ -96,7 +98,7 @@ def render(folder: Path) -> str:
         intro=_introduction(config, facts),
         progress=_progress(config, train),
         verdict=_verdict(folder / "verdict.json"),
-        tables=score_tables,
+        tables=[(t, gains(measured, t, scores[0].subject)) for t in score_tables],
         scores=scores,
         palette=palette,
         glyphs=GLYPHS,

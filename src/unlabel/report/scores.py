@@ -38,6 +38,8 @@ class ScoreTable:
 
     title: str
     sample: str
+    sizes: list[str]
+    """Numbers of labels as in the file, fewest images first; ``columns`` says them in words."""
     columns: list[str]
     rows: list[tuple[str, list[Score | None]]]
     best: list[float]
@@ -72,12 +74,14 @@ def tables(scores: list[Score]) -> list[ScoreTable]:
         groups,
         key=lambda g: (tests.index(g[0]), known.index(g[1]) if g[1] in known else len(known)),
     )
-    return [_table(groups[key], tests) for key in order]
+    names = subjects(scores)
+    return [_table(groups[key], names, tests) for key in order]
 
 
-def _table(scores: list[Score], tests: list[str]) -> ScoreTable:
+def _table(scores: list[Score], names: list[str], tests: list[str]) -> ScoreTable:
     sizes = {score.labels: score.train_images for score in scores}
     labels = sorted(sizes, key=lambda size: (sizes[size], size))
+    present = set(subjects(scores))
     cells = {(score.subject, score.labels): score for score in scores}
     title = PROTOCOLS.get(scores[0].protocol, scores[0].protocol)
     if len(tests) > 1:
@@ -85,8 +89,9 @@ def _table(scores: list[Score], tests: list[str]) -> ScoreTable:
     return ScoreTable(
         title,
         _sample(scores),
+        labels,
         [describe(size) for size in labels],
-        [(name, [cells.get((name, size)) for size in labels]) for name in subjects(scores)],
+        [(n, [cells.get((n, size)) for size in labels]) for n in names if n in present],
         [max(s.accuracy for s in scores if s.labels == size) for size in labels],
     )
 

@@ -28,13 +28,13 @@ def figure_text(value: Any) -> str:
     return html.escape(plain(str(value)), quote=False)
 
 
-def number(value: float, digits: int = 4) -> str:
+def number(value: float) -> str:
     """A figure for readers: 4 significant digits, thousands with commas."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, str]:
