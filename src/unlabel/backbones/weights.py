@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,6 +27,16 @@ _BRANCHES = ("backbone.", "teacher.", "target.", "student.")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.")
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "decoder.", "projector.", "predictor.")
 _REBUILT = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked")
+_NEEDED = {
+    "collections OrderedDict",
+    "collections Counter",
+    "torch._utils _rebuild_tensor",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "torch device",
+    "argparse Namespace",  # published checkpoints often carry their command line
+}
 _LARGEST_PICKLE = 100_000_000  # bytes; the tensors' own bytes stand outside it
 
 
@@ -150,41 +161,62 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> Any:
-    """Unpickle with torch's restricted reader, which builds tensors and plain values only."""
+    """Unpickle with torch's restricted reader, after a look at what the pickle asks for."""
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    if zipped:
-        _check_zip(path)
     try:
-        # Published checkpoints often carry their command line: a bag of plain values.
+        if zipped:
+            _check_zip(path)
+        else:
+            with path.open("rb") as file:  # torch's first format: three headers, then the content
+                _check_pickles(file, 4)
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a hostile file can raise anything
         cause = error.__context__ or error  # torch's own message advises to read it unsafely
-        reason = (str(cause).strip() or repr(cause)).splitlines()[0][:200]
+        reason = (str(cause).strip() or repr(cause)).splitlines()[0].split(". ")[0]
         raise DataError(
-            f"{path} is refused ({reason}): only tensors and plain values are read. Where you "
+            f"{path} is refused: {reason[:200]}. Only tensors and plain values are read. Where you "
             "trust the file, save its state_dict as .safetensors and use that."
         ) from None
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse archives that would unpack to more than the file holds."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} is not a sound weights file: {error}.") from error
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise DataError(
-            f"{path} is refused: its members are compressed, which torch never does and which can "
-            "hide a thousand times the file's size."
-        )
-    claimed = sum(member.file_size for member in members)
-    pickles = [member.file_size for member in members if member.filename.endswith(".pkl")]
-    if claimed > path.stat().st_size or max(pickles, default=0) > _LARGEST_PICKLE:
-        raise DataError(f"{path} is refused: its members claim absurd sizes ({claimed} bytes).")
+    """Raise ``ValueError`` for archives that would unpack to more than the file holds."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError(
+                "its members are compressed, which torch never does and which can hide a thousand "
+                "times the file's size"
+            )
+        claimed = sum(member.file_size for member in members)
+        pickles = [member for member in members if member.filename.endswith(".pkl")]
+        largest = max((member.file_size for member in pickles), default=0)
+        if claimed > path.stat().st_size or largest > _LARGEST_PICKLE:
+            raise ValueError(f"its members claim absurd sizes ({claimed} bytes)")
+        for member in pickles:
+            with archive.open(member) as stream:
+                _check_pickles(stream, 1)
+
+
+def _check_pickles(stream: IO[bytes], count: int) -> None:
+    """Raise ``ValueError`` if one of ``count`` pickles in a row asks for more than weights need."""
+    for _ in range(count):
+        for code, name, _ in pickletools.genops(stream):
+            if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not _is_needed(str(name)):
+                raise ValueError(f"it asks for {name or 'something'}, which weights never need")
+
+
+def _is_needed(name: str) -> bool:
+    """Whether a state dict needs this (``"module name"``): a builder, a storage or a type."""
+    module, _, last = name.partition(" ")
+    if module in ("torch", "torch.storage") and last.endswith("Storage"):
+        return True
+    return name in _NEEDED or (
+        module == "torch" and isinstance(getattr(torch, last, 0), torch.dtype)
+    )
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -198,17 +230,20 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     tensors = {name: t for name, t in items if isinstance(name, str) and isinstance(t, Tensor)}
     if not tensors:
         raise DataError(f"{path} holds no weights: no table of names and tensors was found in it.")
-    for name, tensor in tensors.items():
-        if not _is_plain(tensor):
-            raise DataError(f"{path} is refused: {name} is not an ordinary tensor with its data.")
+    _check_sizes(tensors, path)
     return tensors
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Dense, on the CPU, and with as many bytes as it claims (not one value repeated)."""
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+def _check_sizes(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that claim more than the file holds, such as one value repeated."""
+    storages = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
+            raise DataError(f"{path} is refused: {name} claims more values than are stored.")
+    if (claimed := sum(storages.values())) > path.stat().st_size:
+        raise DataError(f"{path} is refused: it claims {claimed} bytes, more than it has.")
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
