@@ -132,8 +132,15 @@ def fill(value: object, text: str) -> object:
     return text if isinstance(value, str) else value
 
 
+def file_name(text: str) -> str:
+    """The nearest name that a file may have."""
+    return text.encode("utf-8", "replace").decode().replace("/", "\u2215").replace("\0", "")
+
+
 def poison(folder: Path, text: str) -> None:
-    """Put ``text`` into every field of a run that holds text, and into names of keys."""
+    """Put ``text`` into every field of a run that holds text, and into names of keys and files."""
+    for preview in (folder / "previews").iterdir():
+        preview.rename(preview.with_name(f"{preview.stem}{file_name(text)}.png"))
     for name in ("run.json", "verdict.json"):
         values = fill(json.loads((folder / name).read_text()), text)
         for part in values.values() if name == "run.json" else ():
@@ -165,7 +172,7 @@ def harmless(tmp_path_factory: pytest.TempPathFactory) -> list:
 
 @pytest.mark.parametrize("text", XSS, ids=range(len(XSS)))
 def test_no_name_becomes_markup(text: str, harmless: list, tmp_path: Path) -> None:
-    folder = write_fake_run(tmp_path / "run", steps=20, images=20)
+    folder = write_fake_run(tmp_path / f"run{file_name(text)}", steps=20, images=20)
     poison(folder, text)
     html = render(folder)
     html.encode()
@@ -178,6 +185,13 @@ def test_no_name_becomes_markup(text: str, harmless: list, tmp_path: Path) -> No
     figures = script_json(parsed)
     names = {trace["name"] for spec in figures.values() for trace in spec["data"]}
     assert not [name for name in names if "<" in name]
+
+
+def test_no_text_ends_or_opens_a_script() -> None:
+    for text in XSS:
+        code = page_module._script_json({text: text})
+        assert not set("<>&") & set(code)
+        assert json.loads(code) == {text: text}
 
 
 def script_json(parsed: Elements) -> dict:

@@ -28,7 +28,7 @@ from unlabel.report.figures import GLYPHS, other_figures, run_figures, score_fig
 from unlabel.report.gains import gains, load_results
 from unlabel.report.scores import describe, read_scores, subjects, tables
 from unlabel.report.text import flatten, plain
-from unlabel.training.atomic import write_text_atomic
+from unlabel.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 STATES = ("improving", "saturated", "overfitting", "collapsed", "diverged")
