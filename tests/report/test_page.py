@@ -252,7 +252,7 @@ def test_a_finished_run_is_all_there(html: str) -> None:
         "5 labels a class",
         "Fine-tuning",
         "learns from few images, needs no labels",
-        'timm.create_model("local-dir:export", pretrained=True, num_classes=0)',
+        'timm.create_model("local-dir:export", pretrained=True)',
         "unlabel pretrain stores/digits --recipe",
     ):
         assert text in seen

@@ -22,13 +22,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from unlabel.atomic import write_text_atomic
 from unlabel.errors import InputMissing, OutputExists
 from unlabel.report.curves import Curve, read_curves
 from unlabel.report.figures import GLYPHS, other_figures, run_figures, score_figure
 from unlabel.report.gains import gains, load_results
 from unlabel.report.scores import describe, read_scores, subjects, tables
 from unlabel.report.text import flatten, plain
-from unlabel.atomic import write_text_atomic
 
 HERE = Path(__file__).parent
 STATES = ("improving", "saturated", "overfitting", "collapsed", "diverged")
