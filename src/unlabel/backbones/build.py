@@ -78,9 +78,9 @@ RESNET_LAYERS = {
 def build_backbone(config: ModelConfig) -> Backbone:
     """Build the network that ``config`` describes, without a classifier.
 
-    ``config.name`` is a timm name, one of ``NAMED``, or ``local-dir:FOLDER``. ``config.weights``
-    is ``None``, ``"timm"``, a weights file, or ``local-dir:FOLDER``; a name with ``local-dir:``
-    brings its own weights.
+    ``config.name`` is a timm name, one of ``NAMED``, or ``local-dir:FOLDER``, which brings its own
+    weights, image size and channels. ``config.weights`` is ``None``, ``"timm"``, a weights file, or
+    ``local-dir:FOLDER``.
 
     Raises:
         ConfigError: unknown name, or sizes that the network cannot have; the message says which it
@@ -89,21 +89,32 @@ def build_backbone(config: ModelConfig) -> Backbone:
     """
     architecture, arguments = _resolve(config)
     family = _family(architecture)
-    source = config.name if config.name.startswith(LOCAL) else config.weights
+    source = config.weights or (config.name if config.name.startswith(LOCAL) else None)
     weights = None if source in (None, "timm") else _read(str(source))
     arguments |= config.arguments
-    if config.in_chans != 3 or "in_chans" in arguments:
+    if "in_chans" in config.model_fields_set:  # else as the name has it
         arguments["in_chans"] = config.in_chans
     size = config.image_size or _own_size(architecture, arguments)
-    if family is not ResNet:
-        arguments |= _sizes(config, architecture, arguments, size)
-    if family is ViT:
-        arguments = _pooling(source, weights, arguments) | arguments
+    if family is ResNet:
+        if config.patch_size is not None:
+            raise ConfigError(f"model.patch_size: {config.name} has no patches; leave it out")
+        arguments.pop("img_size", None)
+    else:
+        with torch.device("meta"):
+            plain = _create(config, architecture, arguments)
+        sizes = _sizes(config, plain, size)
+        if family is SwinV2:
+            sizes |= _windows(plain, size // sizes["patch_size"], trained=source is not None)
+        arguments |= sizes | config.arguments
+    # Folders and timm's own weights come with the pooling that suits them.
+    if family is ViT and source not in (config.name, "timm"):
+        after = weights is not None and "fc_norm.weight" in weights
+        arguments = {"global_pool": "avg", "fc_norm": after, **arguments}
     net = _create(config, architecture, arguments, pretrained=source == "timm")
     if weights is not None:
         load_into(net, weights, str(source))
     backbone = ResNet(net, size) if family is ResNet else family(net)
-    backbone.architecture = architecture
+    backbone.architecture = architecture.partition(".")[0]
     backbone.model_args = {"num_classes": 0, **arguments}
     backbone.pretrained = source is not None
     return backbone
@@ -148,14 +159,16 @@ def _read_config(folder: Path) -> tuple[str, Arguments]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         architecture, arguments = content["architecture"], dict(content.get("model_args") or {})
+        trained = content.get("pretrained_cfg", {}).get("input_size", [None])[-1]
+        size = content.get("unlabel", {}).get("image_size", trained)
     except OSError:
         raise InputMissing(f"There is no exported model in {folder}: {path} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} does not describe a timm model: {error!r}") from error
     if not timm.is_model(architecture):
         raise ConfigError(f"{path} names {architecture!r}, which this timm does not have")
     arguments.pop("num_classes", None)
-    return architecture, arguments
+    return architecture, {"img_size": size, **arguments} if size else arguments
 
 
 def _read(source: str) -> dict[str, torch.Tensor]:
@@ -183,10 +196,8 @@ def _own_size(architecture: str, arguments: Arguments) -> int:
     return size if isinstance(size, int) else size[-1]
 
 
-def _sizes(config: ModelConfig, architecture: str, arguments: Arguments, size: int) -> Arguments:
-    """Image, patch and window sizes that fit together, checked on a network without weights."""
-    with torch.device("meta"):
-        plain: Any = _create(config, architecture, arguments)
+def _sizes(config: ModelConfig, plain: Any, size: int) -> Arguments:
+    """Image and patch size, if they fit the network, of which ``plain`` is a draft."""
     own_patch = plain.patch_embed.patch_size[0]
     patch = config.patch_size or own_patch
     unit = patch * plain.feature_info[-1]["reduction"] // own_patch
@@ -197,35 +208,24 @@ def _sizes(config: ModelConfig, architecture: str, arguments: Arguments, size: i
             f"model.image_size {size} is not a multiple of {unit}, which patches of {patch} pixels "
             f"need in {config.name}. Possible: {near}, or another model.patch_size"
         )
-    sizes = {"img_size": size, "patch_size": patch}
-    if isinstance(plain, timm.models.SwinTransformerV2):
-        return sizes | _windows(config, plain, size // patch)
-    return sizes
+    return {"img_size": size, "patch_size": patch}
 
 
-def _windows(config: ModelConfig, plain: timm.models.SwinTransformerV2, grid: int) -> Arguments:
+def _windows(plain: Any, grid: int, trained: bool) -> Arguments:
     """The window nearest to the network's own that tiles the grid of every stage.
 
-    timm shrinks the window where the grid is smaller. Weights keep the relative positions of the
-    windows that they were trained with.
+    timm shrinks the window where the grid is smaller. Trained weights keep the relative positions
+    of the windows that they were trained with.
     """
-    stages: Any = plain.layers
-    blocks = [stage.blocks[0] for stage in stages]
+    blocks = [stage.blocks[0] for stage in plain.layers]
     own = max(block.window_size[0] for block in blocks)
     grids = [grid >> stage for stage in range(len(blocks))]
     fitting = [w for w in range(1, grid + 1) if all(g <= w or g % w == 0 for g in grids)]
-    window = config.arguments.get("window_size") or min(fitting, key=lambda w: abs(log(w / own)))
-    if config.weights is None and not config.name.startswith(LOCAL):
-        return {"window_size": window}
-    trained = [b.attn.pretrained_window_size[0] or b.window_size[0] for b in blocks]
-    return {"window_size": window, "pretrained_window_sizes": trained}
-
-
-def _pooling(source: str | None, weights: Any, arguments: Arguments) -> Arguments:
-    """Mean of the normed patch tokens, unless the network comes with a pooling of its own."""
-    if source == "timm" or (source is not None and "global_pool" in arguments):
-        return {}
-    return {"global_pool": "avg", "fc_norm": weights is not None and "fc_norm.weight" in weights}
+    window = {"window_size": min(fitting, key=lambda w: abs(log(w / own)))}
+    if not trained:
+        return window
+    sizes = [b.attn.pretrained_window_size[0] or b.window_size[0] for b in blocks]
+    return {**window, "pretrained_window_sizes": sizes}
 
 
 def _create(

@@ -89,9 +89,13 @@ class ViT(Backbone):
             return _take(embed(images).flatten(1, -2), visible)
         # A convolution whose stride is its kernel is a matrix product of cut-out patches, so the
         # hidden ones need not be computed.
-        cut = nn.functional.pixel_unshuffle(images, self.stride).flatten(2).transpose(1, 2)
-        weight = embed.proj.weight.flatten(1)  # (E, C * p * p), as pixel_unshuffle orders them
-        return embed.norm(nn.functional.linear(_take(cut, visible), weight, embed.proj.bias))
+        height, width = images.shape[-2:]
+        rows, columns = embed.dynamic_feat_size((height, width))
+        cut = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5)
+        image = torch.arange(len(images), device=images.device)[:, None]
+        seen = cut[image, visible // columns, visible % columns].flatten(2)
+        weight = embed.proj.weight.flatten(1)
+        return embed.norm(nn.functional.linear(seen, weight, embed.proj.bias))
 
 
 def _prefix(net: VisionTransformer) -> list[Tensor]:
