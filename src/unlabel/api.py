@@ -37,9 +37,7 @@ def _read_settings(hint: Any, tokens: Sequence[Any]) -> dict[str, Any]:
 
 Set = Annotated[
     Mapping[str, Any],
-    Parameter(
-        name="--set", converter=_read_settings, accepts_keys=False, n_tokens=1, negative=()
-    ),
+    Parameter(name="--set", converter=_read_settings, accepts_keys=False, n_tokens=1, negative=()),
 ]
 
 
@@ -292,5 +290,3 @@ def _open(run: Path) -> Run:
     from unlabel.training.run import Run
 
     return Run.open(run)
-
-

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlabel.config import ModelConfig, PretrainConfig, validated
+from unlabel.config import PretrainConfig, validated
 from unlabel.data.store import Store
 from unlabel.errors import UsageError
 from unlabel.machine import Machine

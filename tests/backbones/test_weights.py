@@ -243,7 +243,7 @@ def test_hostile_files_take_no_memory(tmp_path):
             ["lying sizes", "storage", "storage, legacy", "one value repeated", "bytearray"]
         )
     }
-    bombs["deflated"] = rezipped(tmp_path / "bomb", zipfile.ZIP_DEFLATED, size=10**8)
+    bombs["deflated"] = rezipped(tmp_path / "bomb", zipfile.ZIP_DEFLATED, size=25 * 10**6)
     assert bombs["deflated"].stat().st_size < 1e6
     pid = os.fork()
     if pid == 0:
@@ -302,18 +302,27 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("how", ["safetensors", "zip", "legacy"])
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+def is_flat(content):
+    return all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+WAYS = [
+    (wrapper, how)
+    for wrapper in WRAPPERS
+    for how in ("zip", "legacy", "safetensors")
+    if how != "safetensors" or is_flat(WRAPPERS[wrapper]({}))
+]
+
+
+@pytest.mark.parametrize(("wrapper", "how"), WAYS)
 def test_weights_are_found_in_their_wrappers(tmp_path, wrapper, how):
     net = vit()
     content = WRAPPERS[wrapper](dict(net.state_dict()))
     path = tmp_path / "weights.safetensors"
-    if how != "safetensors":
-        path = zipped(tmp_path / "w", content, _use_new_zipfile_serialization=how == "zip")
-    elif all(isinstance(value, torch.Tensor) for value in content.values()):
+    if how == "safetensors":
         save_file(content, path)
     else:
-        pytest.skip("safetensors has no wrappers")
+        path = zipped(tmp_path / "w", content, _use_new_zipfile_serialization=how == "zip")
     weights = read_weights(path)
     other = vit(seed=1)
     load_into(other, weights, str(path))

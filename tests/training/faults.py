@@ -119,7 +119,7 @@ class Disk:
         words: list[str] = []
         for name, path, *rest in self.log:
             paths = [path, *(rest if name == "rename" else [])]
-            names = ["TMP" if p.name.startswith(".tmp-") else p.name for p in paths]
+            names = ["TMP" if p.name.startswith(".unlabel-") else p.name for p in paths]
             word = " ".join([name, *names])
             if word not in words[-1:]:
                 words.append(word)

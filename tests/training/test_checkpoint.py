@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from timm.optim import Lars, param_groups_layer_decay
 from torch import nn
 
+from unlabel.atomic import mismatch
 from unlabel.errors import ConfigError, DataError
 from unlabel.training import checkpoint
-from unlabel.training.atomic import mismatch
 from unlabel.training.checkpoint import latest, load, parameter_names, path_of, prune, save
 from unlabel.training.tensorfile import tensor_file
 
@@ -257,7 +257,7 @@ def two(tmp_path):
 
 def test_no_checkpoint_yet(tmp_path):
     assert latest(tmp_path / "checkpoints") is None
-    (tmp_path / ".tmp-half").mkdir()
+    (tmp_path / ".unlabel-half").mkdir()
     (tmp_path / "step-notes").mkdir()
     assert latest(tmp_path) is None
 
@@ -346,7 +346,7 @@ def test_prune_keeps_the_last_and_the_best(two):
         save_after(folder, step, net, optimizer)
     prune(folder, {path_of(folder, 4), path_of(folder, 2)})
     assert steps_in(folder) == [2, 4]
-    assert list(folder.glob(".tmp-*")) == []
+    assert list(folder.glob(".unlabel-*")) == []
 
 
 def test_prune_never_goes_below_one_that_is_whole(two):

@@ -19,7 +19,8 @@ from faults import Disk, Killer, in_child, intercepted, lay_out
 from safetensors.torch import load_file, save
 from torch import nn
 
-from unlabel.training import atomic, checkpoint
+from unlabel import atomic
+from unlabel.training import checkpoint
 
 OLD, NEW = 1, 2
 
@@ -202,7 +203,7 @@ def test_next_save_works_after_a_kill_and_clears_what_it_left(tmp_path):
     trials = Trials(OurSaver(), tmp_path)
     assert trials.survives(byte=trials.bytes // 2)
     folder = tmp_path / str(trials.count)
-    (left,) = folder.glob(".tmp-*")
+    (left,) = folder.glob(".unlabel-*")
     os.utime(left, (time.time() - 1e6,) * 2)
     trials.saver.save(folder, NEW, trials.trained)
     assert [path.name for path in folder.iterdir()] == ["step-00000002"]

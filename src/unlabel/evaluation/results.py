@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from unlabel.atomic import write_text_atomic
 from unlabel.errors import DataError, InputMissing, UsageError
 from unlabel.evaluation.intervals import interval
 from unlabel.evaluation.labels import describe_size
-from unlabel.training.atomic import write_text_atomic
 
 if TYPE_CHECKING:
     import pandas as pd

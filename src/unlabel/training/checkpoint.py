@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unlabel.atomic import Content, discard, mismatch, write_folder
 from unlabel.backbones.weights import differences
 from unlabel.errors import ConfigError, DataError
-from unlabel.training.atomic import Content, discard, mismatch, sweep, write_folder
 from unlabel.training.tensorfile import tensor_file
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -62,7 +62,6 @@ def save(
         StorageError: the disk is full, read-only or failing; earlier checkpoints are untouched.
     """
     path = path_of(folder, step)
-    sweep(folder)
     if path.exists():
         if mismatch(path) is None:
             return path

@@ -67,7 +67,9 @@ class Recorder:
 
     def _rows(self) -> list[dict]:
         """One transfer for all scalars of all waiting steps."""
-        flat = [value.detach().float() for _, _, scalars in self.waiting for value in scalars.values()]
+        flat = [
+            value.detach().float() for _, _, scalars in self.waiting for value in scalars.values()
+        ]
         values = iter(torch.stack(flat).tolist())
         rows = [
             {"kind": "train", "step": step, "lr": lr, **{name: next(values) for name in scalars}}

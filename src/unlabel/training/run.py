@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from unlabel.atomic import write_text_atomic
 from unlabel.config import PretrainConfig, validated
 from unlabel.errors import InputMissing, OutputExists
-from unlabel.training.atomic import write_text_atomic
 
 
 class Run:

@@ -20,6 +20,7 @@ from unlabel.data.views import Batches
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
 from unlabel.methods.registry import build_method
+from unlabel.training.checkpoint import parameter_names
 from unlabel.training.monitors import Monitors
 from unlabel.training.optim import build_optimizer
 from unlabel.training.run import Run
@@ -38,7 +39,7 @@ class Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
-    names: dict[str, nn.Parameter]
+    names: dict[Tensor, str]
     batches: Batches
     monitors: Monitors
     autocast: Callable[[], AbstractContextManager]
@@ -72,7 +73,7 @@ def assemble(run: Run) -> Training:
         model=model,
         optimizer=optimizer,
         parameters=[p for p in method.parameters() if p.requires_grad],
-        names=dict(method.named_parameters()),
+        names=parameter_names(method),
         batches=training,
         monitors=Monitors(method, learnt_from, held_out, config, accelerator.device, autocast),
         autocast=autocast,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlabel.training.atomic import Content
+from unlabel.atomic import Content
 
 _DTYPES = {
     torch.float64: "F64",

@@ -63,7 +63,9 @@ def judge(monitors: list[dict[str, Any]], steps: int) -> Verdict:
     if rise > OVERFIT_ABOVE:
         return _overfitting(rise, int(at[loss.argmin()]), evidence)
     late = (np.interp((1 - LATE) * at[-1], at, loss) - loss[-1]) / gain
-    return _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
+    return (
+        _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
+    )
 
 
 def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ...]:
@@ -76,7 +78,9 @@ def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ..
     if "knn" in last:
         line = f"Online kNN went from {first['knn']:.1%} to {last['knn']:.1%}."
         if last["knn"] <= first["knn"]:
-            line += " That is no better than the untrained network: the features are not yet useful."
+            line += (
+                " That is no better than the untrained network: the features are not yet useful."
+            )
         lines.append(line)
     return tuple(lines)
 

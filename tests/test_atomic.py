@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from faults import in_child, intercepted
 
+from unlabel import atomic
+from unlabel.atomic import Content, discard, mismatch, write_folder
+from unlabel.atomic import write_text_atomic as write_text
 from unlabel.errors import StorageError
-from unlabel.training import atomic
-from unlabel.training.atomic import Content, discard, mismatch, sweep, write_folder
-from unlabel.training.atomic import write_text_atomic as write_text
 
 KILOBYTE = bytes(range(256)) * 4
 
@@ -235,13 +235,14 @@ def test_mismatch_names_the_file(before, damage, word):
     assert word in mismatch(run / "first")
 
 
-def test_sweep_removes_only_what_is_older_than_this_process(tmp_path):
-    for name, age in ((".tmp-old", 1e6), (".tmp-new", -1e3), ("kept", 1e6)):
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    for name, age in ((".unlabel-old", 1e6), (".unlabel-new", -1e3), ("kept", 1e6), (".tmp", 1e6)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("x")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-new", "kept"]
+    write_text(tmp_path / "results.json", "{}")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [".tmp", ".unlabel-new", "kept", "results.json"]
 
 
 def test_free_space_of_a_lost_folder_is_unknown(tmp_path):

@@ -1,7 +1,7 @@
 """Files and folders that are whole or not there, whenever the process or the power goes.
 
 Everything is written aside, in the folder where it will stand, under a name that readers ignore
-(``.tmp-…``); flushed to the disk; read back; renamed; and the folder that holds it is flushed too.
+(``.unlabel-...``); flushed to the disk; read back; renamed; and the folder around it is flushed too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from unlabel.errors import StorageError
 
 MANIFEST = "manifest.json"
 
+_PREFIX = ".unlabel-"
 _STARTED = time.time()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -96,22 +97,15 @@ def discard(folder: Path) -> None:
         _remove(temporary)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``: only what is older than this process."""
-    for path in folder.glob(".tmp-*"):
-        with suppress(OSError):
-            if path.lstat().st_mtime < _STARTED:
-                _remove(path)
-
-
 @contextmanager
 def _aside(target: Path, size: int) -> Iterator[Path]:
     """Yield an unused path beside ``target``; on any error nothing stays there."""
-    temporary = target.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = target.parent / f"{_PREFIX}{uuid.uuid4().hex}"
     try:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             _flush_folder(target.parent.parent)
+        _sweep(target.parent)
         yield temporary
     except OSError as error:
         _remove(temporary)
@@ -119,6 +113,14 @@ def _aside(target: Path, size: int) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left in ``folder``: only what is older than this process."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < _STARTED:
+                _remove(path)
 
 
 def _write(path: Path, content: Content) -> dict[str, Any]:

@@ -1,0 +1,262 @@
+"""The store: every image once, verified and upright, memory-mapped, with labels and names.
+
+A store is a folder of Arrow files (``part-00000.arrow``, ...), ``store.json`` (what is known of
+the whole) and ``manifest.json`` (written last: without it the folder is no store). Arrow is what
+Hugging Face ``datasets`` reads as well: ``Dataset.from_file("part-00000.arrow")``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+
+from unlabel.errors import DataError, InputMissing
+
+INFO, MANIFEST = "store.json", "manifest.json"
+RAW, JPEG, PNG = 0, 1, 2
+"""How an image is stored: its pixels, or compressed."""
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What is known of a whole store.
+
+    ``mean`` and ``std`` are of pixels in [0, 1], a value a channel, measured on a sample; floats
+    are measured as they are. ``min_side`` and ``median_side`` are of the shorter side, in pixels.
+    """
+
+    images: int
+    classes: tuple[str, ...]
+    splits: dict[str, int]
+    channels: int
+    dtype: str
+    min_side: int
+    median_side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as in ``store.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> StoreInfo:
+        """The inverse of ``as_dict``."""
+        tuples = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+        return cls(**{**values, **tuples})
+
+
+class Store:
+    """A store, or a view of some of its rows; views share the files.
+
+    Attributes:
+        path: the folder.
+        info: of the whole store.
+        rows: int64 (n,), this view's rows in the whole store. A row is an image's stable id.
+    """
+
+    def __init__(self, path: Path, info: StoreInfo, rows: np.ndarray | None = None) -> None:
+        self.path = Path(path)
+        self.info = info
+        self.rows = np.arange(info.images, dtype=np.int64) if rows is None else rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rows = None if len(self.rows) == self.info.images else self.rows
+        return Store, (self.path, self.info, rows)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Open a complete store.
+
+        Raises:
+            InputMissing: there is nothing at ``path``.
+            DataError: it is no store, or one that was never finished or has changed since.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputMissing(
+                f"There is no store at {path}. Make it: unlabel ingest IMAGES --out {path}"
+            )
+        if not (path / MANIFEST).is_file():
+            raise DataError(
+                f"{path} is not a finished store: it has no {MANIFEST}. "
+                f"Make one of your images: unlabel ingest IMAGES --out NEW_FOLDER"
+            )
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, size in manifest["sizes"].items():
+            file = path / name
+            if not file.is_file() or file.stat().st_size != size:
+                raise DataError(
+                    f"{file} is not as ingest wrote it ({size:,} bytes). Ingest the images anew."
+                )
+        info = StoreInfo.from_dict(json.loads((path / INFO).read_text(encoding="utf-8")))
+        return cls(path, info)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64 (n,): each image's row in the whole store."""
+        return self.rows
+
+    def image(self, index: int, shrink: int = 1) -> np.ndarray:
+        """Pixels (H, W, C) of image ``index`` of this view; the array may be read-only.
+
+        Args:
+            index: from 0 to ``len(self) - 1``.
+            shrink: 1, 2, 4 or 8: a JPEG is decoded at that fraction of its size (rounded up),
+                which is faster. Other images come whole: look at the shape.
+        """
+        row = int(self.rows[index])
+        files = self.files
+        part = int(np.searchsorted(files.starts, row, side="right")) - 1
+        local = row - int(files.starts[part])
+        first, last = files.offsets[part][local : local + 2]
+        data = files.data[part][first:last]
+        height, width = (int(side) for side in files.sizes[row])
+        kind = files.kinds[row]
+        if kind == RAW:
+            shape = (height, width, self.info.channels)
+            return np.frombuffer(data, self.info.dtype).reshape(shape)
+        if kind == JPEG:
+            return simplejpeg.decode_jpeg(
+                data, min_height=-(-height // shrink), min_width=-(-width // shrink)
+            )
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return pixels[:, :, ::-1]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int32 (n, 2): height and width in pixels."""
+        return self.files.sizes[self.rows]
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """int64 (n,), positions in ``info.classes``; -1 for no label; ``None`` if none has one."""
+        if not self.info.classes:
+            return None
+        return self.files.column("label")[self.rows]
+
+    @cached_property
+    def splits(self) -> np.ndarray | None:
+        """The split that each image came in: "train", "validation", "test", or "" for none."""
+        if not self.info.splits:
+            return None
+        return np.asarray(self.files.values("split"))[self.rows]
+
+    def names(self) -> list[str]:
+        """Where each image came from, relative to its source."""
+        names = self.files.values("name")
+        return [names[row] for row in self.rows]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of fixed-width values ("hash", "label", ...) for this view's rows."""
+        return self.files.column(name)[self.rows]
+
+    def select(self, indices: np.ndarray) -> Store:
+        """A view of these images, by their positions in this view or a boolean mask."""
+        return Store(self.path, self.info, self.rows[indices])
+
+    def split(self, name: str) -> Store:
+        """A view of the images of one split.
+
+        Raises:
+            DataError: the store has no such split.
+        """
+        if self.splits is None or not (found := self.splits == name).any():
+            has = ", ".join(self.info.splits) or "none"
+            raise DataError(f"{self.path} has no split {name!r}; it has: {has}.")
+        return self.select(found)
+
+    def fraction(self, share: float, seed: int) -> Store:
+        """A view of a share of the images, stratified by label where there are labels.
+
+        Smaller shares of one seed are contained in larger ones.
+        """
+        order = _rank_in_class(_hash(self.rows, seed), self.labels)
+        return self.select(order < share)
+
+    def holdout(self, share: float, most: int, seed: int) -> tuple[Store, Store]:
+        """Two views: the rest, and ``share`` of the images (at least 1, at most ``most``).
+
+        Which are held out depends on each image's row and the seed alone.
+        """
+        count = int(np.clip(round(share * len(self)), 1, most))
+        held = np.zeros(len(self), bool)
+        held[np.argsort(_hash(self.rows, seed), kind="stable")[:count]] = True
+        return self.select(~held), self.select(held)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of this view's images: the store's own and the rows."""
+        if len(self.rows) == self.info.images:
+            return self.info.fingerprint
+        rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
+        return hashlib.sha256((self.info.fingerprint + rows).encode()).hexdigest()[:16]
+
+    @cached_property
+    def files(self) -> StoreFiles:
+        """The files behind the rows, opened on first use by each process for itself."""
+        return StoreFiles(self.path)
+
+
+class StoreFiles:
+    """The memory-mapped parts of a whole store."""
+
+    def __init__(self, path: Path) -> None:
+        self.tables = [open_part(part) for part in sorted(path.glob("part-*.arrow"))]
+        self.starts = np.cumsum([0] + [len(t) for t in self.tables])[:-1]
+        buffers = [table.column("image").chunk(0).buffers() for table in self.tables]
+        self.offsets = [
+            np.frombuffer(offsets, np.int64)[: len(table) + 1]
+            for (_, offsets, _), table in zip(buffers, self.tables, strict=True)
+        ]
+        self.data = [memoryview(data) for _, _, data in buffers]
+        self.sizes = np.stack([self.column("height"), self.column("width")], axis=1)
+        self.kinds = self.column("kind")
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers, of all rows."""
+        return np.concatenate([table.column(name).to_numpy() for table in self.tables])
+
+    def values(self, name: str) -> list[Any]:
+        """A column of strings or bytes, of all rows."""
+        return [value for table in self.tables for value in table.column(name).to_pylist()]
+
+
+def open_part(path: Path) -> pa.Table:
+    """One Arrow file of a store, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def _hash(rows: np.ndarray, seed: int) -> np.ndarray:
+    """A uniform draw in [0, 1) for each row, by the seed (SplitMix64's finaliser)."""
+    with np.errstate(over="ignore"):
+        x = rows.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x2545F491) % 2**64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+def _rank_in_class(draws: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Each image's place among those of its class by its draw, as a share in [0, 1)."""
+    labels = np.zeros(len(draws), np.int64) if labels is None else labels
+    share = np.empty(len(draws))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        share[members[np.argsort(draws[members], kind="stable")]] = np.arange(len(members)) / len(
+            members
+        )
+    return share
