@@ -1,6 +1,6 @@
 """MAE's whole training step (forward, backward, update) beside BEiT's and transformers' ViTMAE's.
 
-    python benchmarks/steps_mae.py [--batch 4] [--turns 5] [--model vit_base_patch16_224]
+    python benchmarks/steps_mae.py [--batch 8] [--turns 5] [--model vit_base_patch16_224]
 
 All take turns on the same images in one process, with the same fused AdamW; a time is the median
 over the turns, a ratio the median of each turn's ratio. The precision is bfloat16 where the
@@ -56,7 +56,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--model", choices=sorted(PEER), default="vit_base_patch16_224")
     return parser.parse_args()

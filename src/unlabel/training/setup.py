@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 
+from unlabel.backbones.attention import suit_attention
 from unlabel.backbones.build import build_backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
@@ -61,6 +63,7 @@ def assemble(run: Run) -> Training:
     )
     method.prepare(_sample(training, config))
     method.to(accelerator.device)
+    suit_attention(method, accelerator.device, math.prod(method.backbone.grid))
     optimizer = build_optimizer(method, config.optim)
     autocast = partial(_autocast, accelerator.device.type, precision(config))
     if config.compile:
