@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from unlabel.backbones.build import build_backbone
 from unlabel.config import ModelConfig
 from unlabel.errors import ConfigError, OutputExists
-from unlabel.export import export
+from unlabel.export import export_backbone
 
 MODELS = {
     "own size": {"name": "vit_nano"},
@@ -60,7 +60,7 @@ def test_timm_gives_the_same_features_from_the_same_pixels(kind, tmp_path):
     backbone = build(**MODELS[kind])
     channels, size = backbone.in_chans, backbone.image_size
     values = statistics(channels)
-    folder = export(backbone, tmp_path / "out", **values, notes=NOTES)
+    folder = export_backbone(backbone, tmp_path / "out", **values, notes=NOTES)
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs))
     pixels = np.random.default_rng(0).integers(0, 256, (size, size, channels), dtype=np.uint8)
@@ -73,20 +73,20 @@ def test_timm_gives_the_same_features_from_the_same_pixels(kind, tmp_path):
 
 
 def test_a_classifier_can_be_put_on(tmp_path):
-    folder = export(build(name="vit_nano"), tmp_path / "out", **statistics(3), notes=NOTES)
+    folder = export_backbone(build(name="vit_nano"), tmp_path / "out", **statistics(3), notes=NOTES)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=10)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_another_image_size_can_be_asked_for(tmp_path):
-    folder = export(build(name="vit_nano"), tmp_path / "out", **statistics(3), notes=NOTES)
+    folder = export_backbone(build(name="vit_nano"), tmp_path / "out", **statistics(3), notes=NOTES)
     larger = build_backbone(ModelConfig(name=f"local-dir:{folder}", image_size=48))
     assert larger.grid == (12, 12)
 
 
 def test_the_folder_tells_what_it_is(tmp_path):
     backbone = build(name="vit_nano", image_size=128, patch_size=16)
-    folder = export(backbone, tmp_path / "out", **statistics(3), notes=NOTES)
+    folder = export_backbone(backbone, tmp_path / "out", **statistics(3), notes=NOTES)
     config = json.loads((folder / "config.json").read_text())
     assert config["unlabel"] == {"image_size": 128, **NOTES}
     assert config["pretrained_cfg"]["crop_pct"] == 0.875
@@ -99,10 +99,10 @@ def test_the_folder_tells_what_it_is(tmp_path):
 
 def test_nothing_is_overwritten_unasked(tmp_path):
     backbone, folder = build(name="vit_nano"), tmp_path / "out"
-    export(backbone, folder, **statistics(3), notes=NOTES)
+    export_backbone(backbone, folder, **statistics(3), notes=NOTES)
     with pytest.raises(OutputExists, match="--overwrite"):
-        export(backbone, folder, **statistics(3), notes=NOTES)
-    export(backbone, folder, **statistics(3), notes={"steps": 20}, overwrite=True)
+        export_backbone(backbone, folder, **statistics(3), notes=NOTES)
+    export_backbone(backbone, folder, **statistics(3), notes={"steps": 20}, overwrite=True)
     assert json.loads((folder / "config.json").read_text())["unlabel"]["steps"] == 20
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -114,10 +114,14 @@ def test_nothing_but_an_export_is_ever_replaced(kind, tmp_path):
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
     with pytest.raises(OutputExists, match="not replaced"):
-        export(build(name="vit_nano"), target, **statistics(3), notes=NOTES, overwrite=True)
+        export_backbone(
+            build(name="vit_nano"), target, **statistics(3), notes=NOTES, overwrite=True
+        )
     assert mine.read_text() == "mine"
 
 
 def test_statistics_must_fit_the_channels(tmp_path):
     with pytest.raises(ConfigError, match="3 channels"):
-        export(build(name="vit_nano"), tmp_path / "out", mean=[0.5], std=[0.2], notes=NOTES)
+        export_backbone(
+            build(name="vit_nano"), tmp_path / "out", mean=[0.5], std=[0.2], notes=NOTES
+        )

@@ -19,7 +19,7 @@ CROP, LARGE = 0.875, 96
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 
 
-def export(
+def export_backbone(
     backbone: Backbone,
     folder: Path,
     *,
