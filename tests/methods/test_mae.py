@@ -161,3 +161,23 @@ def test_seen_first_keeps_each_parts_order():
     assert seen_first(mask).tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
     tokens = torch.arange(8.0).reshape(2, 4, 1)
     assert take(tokens, seen_first(mask)[:, :2]).flatten().tolist() == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_nothing_waits_for_the_device(channels):
+    """On the meta device whatever needs a value on the host raises."""
+    model = ModelConfig(
+        name="vit_tiny_patch16_224",
+        image_size=32,
+        patch_size=8,
+        in_chans=channels,
+        arguments=TINY,
+    )
+    with torch.device("meta"):
+        method = MAE(build_backbone(model), MAEOptions(), DATA)
+        views, masks = torch.empty(2, 1, channels, 32, 32), torch.empty(2, 1, 16, dtype=torch.bool)
+        batch = Batch({"images": views}, {"images": masks}, torch.arange(2))
+        losses = method(batch, START)
+        losses.total.backward()
+    assert losses.total.shape == ()
+    assert method.decoder.head.out_features == 64 * channels

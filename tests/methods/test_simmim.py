@@ -172,3 +172,18 @@ def test_what_cannot_fit_is_refused_with_what_can():
         simmim(mask_ratio=0.999)
     with pytest.raises(ConfigError, match="odd"):
         simmim(target="local", window=6)
+
+
+@pytest.mark.parametrize("target", ["pixels", "local"])
+def test_the_studys_own_size_without_waiting_for_the_device(target):
+    """On the meta device whatever needs a value on the host raises."""
+    with torch.device("meta"):
+        method = SimMIM(
+            build_backbone(ModelConfig(name="swinv2_s")), SimMIMOptions(target=target), DATA
+        )
+        views, masks = torch.empty(2, 1, 3, 192, 192), torch.empty(2, 1, 36, dtype=torch.bool)
+        batch = Batch({"images": views}, {"images": masks}, torch.arange(2))
+        method(batch, START).total.backward()
+    assert (method.cell, method.patches_a_cell) == (32, 8)
+    assert method.head.out_features == 32 * 32 * 3
+    assert method.spec.masks["images"].visible == (14,)

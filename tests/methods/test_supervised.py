@@ -92,3 +92,14 @@ def test_views_follow_the_options():
 def test_data_without_labels_is_refused_with_the_way_to_give_them():
     with pytest.raises(ConfigError, match="folder of its name"):
         supervised(DataInfo(images=8, classes=0, mean=(0.5,) * 3, std=(0.25,) * 3))
+
+
+def test_nothing_waits_for_the_device():
+    """On the meta device whatever needs a value on the host raises."""
+    with torch.device("meta"):
+        batch = Batch(
+            {"images": torch.empty(4, 1, 3, 16, 16)}, {}, torch.arange(4), torch.arange(4)
+        )
+        losses = supervised()(batch, START)
+        losses.total.backward()
+    assert losses.scalars["accuracy"].shape == ()
