@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import in_child, intercepted
 
+from faults import in_child, intercepted
 from unlabel import atomic
 from unlabel.atomic import Content, discard, mismatch, write_folder
 from unlabel.atomic import write_text_atomic as write_text

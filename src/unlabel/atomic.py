@@ -1,7 +1,7 @@
 """Files and folders that are whole or not there, whenever the process or the power goes.
 
 Everything is written aside, in the folder where it will stand, under a name that readers ignore
-(``.unlabel-...``); flushed to the disk; read back; renamed; and the folder around it is flushed too.
+(``.unlabel-...``); flushed to the disk; read back; renamed; and its new folder is flushed too.
 """
 
 from __future__ import annotations
