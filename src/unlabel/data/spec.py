@@ -113,7 +113,10 @@ class Batch:
     """Per-image parameters of the photometric recipes until they are applied, (B, V, K)."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on ``device``; copies overlap with computation where memory is pinned."""
+        """The batch on ``device``; copies overlap with computation where memory is pinned.
+
+        ``colours`` stay on the processor, which decides by them what to ask of the device.
+        """
 
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
@@ -122,7 +125,6 @@ class Batch:
             self,
             views=move(self.views),
             masks=move(self.masks),
-            colours=move(self.colours),
             ids=self.ids.to(device, non_blocking=True),
             labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
         )
@@ -133,6 +135,4 @@ class Batch:
         def pin(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: t.pin_memory() for name, t in tensors.items()}
 
-        return replace(
-            self, views=pin(self.views), masks=pin(self.masks), colours=pin(self.colours)
-        )
+        return replace(self, views=pin(self.views), masks=pin(self.masks))

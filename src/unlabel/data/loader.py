@@ -1,0 +1,68 @@
+"""The stream of batches that training reads: made ahead in worker processes, finished on device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from unlabel.data.spec import Batch
+from unlabel.data.views import Batches, finish
+from unlabel.errors import DataError
+
+TIMEOUT = 120
+"""Seconds without a batch after which a worker counts as hung."""
+
+
+def stream(
+    batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str
+) -> Iterator[Batch]:
+    """Batches ``start`` to ``stop - 1``, normalised, on ``device``: the same for any ``workers``.
+
+    Args:
+        batches: whose numbers are asked for.
+        start: the first number.
+        stop: one past the last.
+        workers: processes that read and crop ahead; 0 does it here.
+        device: where colours are applied and the batch is wanted.
+
+    Raises:
+        DataError: a worker died or hung.
+    """
+    device = torch.device(device)
+    info = batches.store.info
+    mean = torch.tensor(info.mean, device=device).view(-1, 1, 1)
+    std = torch.tensor(info.std, device=device).view(-1, 1, 1)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        timeout=TIMEOUT if workers else 0,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    iterator = iter(loader)
+    while (batch := _next(iterator)) is not None:
+        yield finish(batch.to(device), batches.spec, mean, std)
+
+
+def _next(iterator: Iterator[Batch]) -> Batch | None:
+    try:
+        return next(iterator, None)
+    except RuntimeError as error:
+        if "worker" not in str(error).lower():
+            raise
+        raise DataError(
+            f"A process that reads images died or hung: {str(error).splitlines()[0]} "
+            "Run again with --set workers=0 to see why, or with fewer if memory ran out."
+        ) from None
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
