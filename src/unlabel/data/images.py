@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from unlabel.data.crops import cut
 from unlabel.data.store import Store
 
 CROP = 0.875
@@ -35,12 +35,10 @@ def centre(image: np.ndarray, size: int) -> np.ndarray:
     """
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * (CROP if size >= LARGE else 1)))
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    if side != size:
-        how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-        square = cv2.resize(square, (size, size), interpolation=how)
-    return square.reshape(size, size, image.shape[2])
+    box = np.array([(height - side) // 2, (width - side) // 2, side, side])
+    out = np.empty((size, size, image.shape[2]), image.dtype)
+    cut(image, box, False, size, "bicubic", out)
+    return out
 
 
 class Images:
@@ -80,7 +78,9 @@ class _Centred(Dataset):
         return len(self.store)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = centre(self.store.image(index), self.size)
+        spare = int(CROP * self.store.sizes[index].min()) // self.size
+        shrink = next(by for by in (8, 4, 2, 1) if by <= max(1, spare))
+        image = centre(self.store.image(index, shrink), self.size)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 

@@ -9,15 +9,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from unlabel.analysis.features import embed_all
 from unlabel.analysis.knn import knn_accuracy
 from unlabel.analysis.rank import feature_std, rankme
 from unlabel.config import PretrainConfig
+from unlabel.data.images import Images, normalise
 from unlabel.data.loader import stream
 from unlabel.data.spec import Batch
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
-from unlabel.evaluation.features import embed_all, normalise
-from unlabel.evaluation.images import Images
 from unlabel.methods.base import Method, Progress
 
 NEIGHBOURS_FROM = 2048

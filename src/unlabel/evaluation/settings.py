@@ -1,0 +1,38 @@
+"""What an evaluation measures, how often, and with which budgets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from unlabel.config import Settings
+from unlabel.evaluation.finetune import FinetuneConfig
+from unlabel.evaluation.linear_sgd import LinearSGDConfig
+
+Protocol = Literal["knn", "linear", "linear-sgd", "finetune"]
+
+
+class EvaluationConfig(Settings):
+    """Protocols, numbers of labels, seeds and budgets."""
+
+    protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
+    labels: tuple[str, ...] = ("1", "5", "20", "all")
+    """Labels to learn from: "5" a class, "10%", or "all"."""
+    seeds: int = Field(3, ge=1)
+    """Repetitions with other labels, heads and orders."""
+    seeds_all: int = Field(1, ge=1)
+    """Repetitions of fine-tuning and the SGD probe when all labels are used. kNN and the L-BFGS
+    probe would repeat themselves then, and run once."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """The first seed; the others follow it."""
+    k: int = Field(20, ge=1)
+    """Neighbours that vote in kNN; all labelled images where there are fewer."""
+    temperature: float = Field(0.07, gt=0)
+    """Of kNN's votes."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    linear_sgd: LinearSGDConfig = LinearSGDConfig()
+    batch_size: int = Field(256, ge=1)
+    """Images embedded at a time."""
+    workers: int = Field(0, ge=0)
+    """Processes that read images."""
