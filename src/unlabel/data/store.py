@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,8 @@ class Store:
         """
         row = int(self.rows[index])
         files = self.files
-        part = int(np.searchsorted(files.starts, row, side="right")) - 1
-        local = row - int(files.starts[part])
+        part = bisect_right(files.starts, row) - 1
+        local = row - files.starts[part]
         first, last = files.offsets[part][local : local + 2]
         data = files.data[part][first:last]
         height, width = (int(side) for side in files.sizes[row])
@@ -216,7 +218,7 @@ class StoreFiles:
 
     def __init__(self, path: Path) -> None:
         self.tables = [open_part(part) for part in sorted(path.glob("part-*.arrow"))]
-        self.starts = np.cumsum([0] + [len(t) for t in self.tables])[:-1]
+        self.starts = [0, *accumulate(len(table) for table in self.tables)][:-1]
         buffers = [table.column("image").chunk(0).buffers() for table in self.tables]
         self.offsets = [
             np.frombuffer(offsets, np.int64)[: len(table) + 1]

@@ -36,6 +36,11 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def step_of(path: Path) -> int:
+    """Updates that the checkpoint at ``path`` holds."""
+    return int(path.name.removeprefix("step-"))
+
+
 def save(
     folder: Path,
     step: int,

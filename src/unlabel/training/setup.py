@@ -65,7 +65,7 @@ def assemble(run: Run) -> Training:
     method.to(accelerator.device)
     suit_attention(method, accelerator.device, math.prod(method.backbone.grid))
     optimizer = build_optimizer(method, config.optim)
-    autocast = partial(_autocast, accelerator.device.type, precision(config))
+    cast = partial(autocast, accelerator.device.type, precision(config))
     if config.compile:
         method.compile()
     model = accelerator.prepare(method) if accelerator.num_processes > 1 else method
@@ -78,8 +78,8 @@ def assemble(run: Run) -> Training:
         parameters=[p for p in method.parameters() if p.requires_grad],
         names=parameter_names(method),
         batches=training,
-        monitors=Monitors(method, learnt_from, held_out, config, accelerator.device, autocast),
-        autocast=autocast,
+        monitors=Monitors(method, learnt_from, held_out, config, accelerator.device, cast),
+        autocast=cast,
     )
 
 
@@ -110,7 +110,8 @@ def precision(config: PretrainConfig) -> torch.dtype:
     return torch.bfloat16 if wants else torch.float32
 
 
-def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in ``dtype`` on ``device``; float32 leaves everything as it is."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
