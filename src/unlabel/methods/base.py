@@ -60,6 +60,7 @@ class Method(nn.Module, ABC):
         name: what ``--method`` takes.
         needs: what ``Backbone.tokens`` must serve (``"visible"``, ``"mask"``).
         recipe: published optimiser settings, with their source in the method's docstring.
+        drop_path: published stochastic depth of the backbone's last block.
         Options: the method's own settings, with defaults.
         spec: the views and masks wanted.
         backbone: the network being trained.
@@ -68,6 +69,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     recipe: ClassVar[OptimConfig]
+    drop_path: ClassVar[float] = 0.0
     Options: ClassVar[type[Settings]]
 
     spec: ViewSpec
