@@ -70,6 +70,8 @@ def test_timm_gives_the_same_features_from_the_same_pixels(kind, tmp_path):
     again = build_backbone(ModelConfig(name=f"local-dir:{folder}")).eval()
     assert (again.image_size, again.grid, again.enlarge) == (size, backbone.grid, backbone.enlarge)
     assert torch.equal(again.embed(normalised(pixels, **values)), ours)
+    assert (again.mean, again.std) == (tuple(values["mean"]), tuple(values["std"]))
+    assert (backbone.mean, backbone.std) == (None, None)
 
 
 def test_a_classifier_can_be_put_on(tmp_path):

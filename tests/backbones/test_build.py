@@ -193,8 +193,11 @@ def test_missing_weights(tmp_path):
     (tmp_path / "config.json").write_text('{"architecture": "resnet_of_tomorrow"}')
     with pytest.raises(ConfigError, match="resnet_of_tomorrow"):
         build_backbone(ModelConfig(name=f"local-dir:{tmp_path}"))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        build_backbone(ModelConfig(name=f"local-dir:{tmp_path}"))
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ConfigError, match="does not describe"):
+    with pytest.raises(ConfigError, match="describes no timm model"):
         build_backbone(ModelConfig(name=f"local-dir:{tmp_path}"))
 
 

@@ -27,11 +27,16 @@ class Backbone(nn.Module, ABC):
         pretrained: whether it started from weights, which a method must not initialise anew.
         architecture: name under which timm builds ``net``.
         model_args: arguments with which timm builds it, all fit for JSON.
+        mean: of the pixels, in [0, 1], that its weights were trained with, a value a channel; where
+            known.
+        std: likewise.
         enlarge: how many times images are enlarged before ``net`` sees them.
     """
 
     serves: ClassVar[frozenset[str]] = frozenset()
     pretrained: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     enlarge: int = 1
 
     net: nn.Module

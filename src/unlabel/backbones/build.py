@@ -23,6 +23,7 @@ from unlabel.config import ModelConfig
 from unlabel.errors import ConfigError, InputMissing
 
 Arguments = dict[str, Any]
+Channels = tuple[float, ...]
 
 LOCAL = "local-dir:"
 """Prefix of a folder that timm (and ``unlabel export``) writes: config.json, model.safetensors."""
@@ -95,17 +96,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if "in_chans" in config.model_fields_set:  # else as the name has it
         arguments["in_chans"] = config.in_chans
     size = config.image_size or _own_size(architecture, arguments)
-    if family is ResNet:
-        if config.patch_size is not None:
-            raise ConfigError(f"model.patch_size: {config.name} has no patches; leave it out")
-        arguments.pop("img_size", None)
-    else:
-        with torch.device("meta"):
-            plain = _create(config, architecture, arguments)
-        sizes = _sizes(config, plain, size)
-        if family is SwinV2:
-            sizes |= _windows(plain, size // sizes["patch_size"], trained=source is not None)
-        arguments |= sizes | config.arguments
+    arguments = _fit_sizes(config, family, architecture, arguments, size, source is not None)
     # Folders and timm's own weights come with the pooling that suits them.
     if family is ViT and source not in (config.name, "timm"):
         after = weights is not None and "fc_norm.weight" in weights
@@ -117,6 +108,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     backbone.architecture = architecture.partition(".")[0]
     backbone.model_args = {"num_classes": 0, **arguments}
     backbone.pretrained = source is not None
+    backbone.mean, backbone.std = _statistics(source, net)
     return backbone
 
 
@@ -155,20 +147,40 @@ def _wide_resnet(name: str, width: int) -> tuple[str, Arguments]:
 
 
 def _read_config(folder: Path) -> tuple[str, Arguments]:
-    path = folder / "config.json"
+    content = _read_json(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         architecture, arguments = content["architecture"], dict(content.get("model_args") or {})
         trained = content.get("pretrained_cfg", {}).get("input_size", [None])[-1]
         size = content.get("unlabel", {}).get("image_size", trained)
-    except OSError:
-        raise InputMissing(f"There is no exported model in {folder}: {path} is missing") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} does not describe a timm model: {error!r}") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder}/config.json describes no timm model: {error!r}") from error
     if not timm.is_model(architecture):
-        raise ConfigError(f"{path} names {architecture!r}, which this timm does not have")
+        raise ConfigError(f"{folder} is of {architecture!r}, which this timm does not have")
     arguments.pop("num_classes", None)
     return architecture, {"img_size": size, **arguments} if size else arguments
+
+
+def _read_json(folder: Path) -> Any:
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputMissing(f"There is no exported model in {folder}: {path} is missing") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+
+
+def _statistics(source: str | None, net: Any) -> tuple[Channels | None, Channels | None]:
+    """Mean and standard deviation of the pixels that the weights were trained with, if known."""
+    if source == "timm":
+        known = net.pretrained_cfg
+    elif source is not None and source.startswith(LOCAL):
+        known = _read_json(Path(source.removeprefix(LOCAL))).get("pretrained_cfg", {})
+    else:
+        return None, None
+    values = [tuple(known.get(name) or ()) for name in ("mean", "std")]
+    mean, std = (value if len(value) == net.in_chans else None for value in values)
+    return mean, std
 
 
 def _read(source: str) -> dict[str, torch.Tensor]:
@@ -194,6 +206,27 @@ def _own_size(architecture: str, arguments: Arguments) -> int:
         pretrained = timm.get_pretrained_cfg(architecture)
         size = pretrained.input_size[-1] if pretrained else 224
     return size if isinstance(size, int) else size[-1]
+
+
+def _fit_sizes(
+    config: ModelConfig,
+    family: type[Backbone],
+    architecture: str,
+    arguments: Arguments,
+    size: int,
+    trained: bool,
+) -> Arguments:
+    """``arguments`` with image, patch and window sizes that go together."""
+    if family is ResNet:
+        if config.patch_size is not None:
+            raise ConfigError(f"model.patch_size: {config.name} has no patches; leave it out")
+        return {name: value for name, value in arguments.items() if name != "img_size"}
+    with torch.device("meta"):
+        plain = _create(config, architecture, arguments)
+    sizes = _sizes(config, plain, size)
+    if family is SwinV2:
+        sizes |= _windows(plain, size // sizes["patch_size"], trained)
+    return arguments | sizes | config.arguments
 
 
 def _sizes(config: ModelConfig, plain: Any, size: int) -> Arguments:
