@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unlabel.config import nested
 from unlabel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ def evaluate(
     labels: tuple[str, ...] = ("1%", "10%", "100%"),
     seeds: int = 3,
     compare: tuple[str, ...] = (),
+    settings: Set = {},  # noqa: B006 - never written to
 ) -> Results:
     """Measure a run's backbone on labelled images, beside the honest baselines.
 
@@ -204,10 +206,16 @@ def evaluate(
         Repetitions with other labels, orders and heads.
     compare
         timm names or local weight files that stand beside the run.
+    settings
+        Any other setting, as NAME=VALUE: finetune.steps=500, k=10. Repeat it.
     """
+    from unlabel.config import validated
     from unlabel.evaluating import evaluate_run
+    from unlabel.evaluation.settings import EvaluationConfig
 
-    return evaluate_run(_open(run), data, test, protocols, labels, seeds, compare)
+    asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings}
+    chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
+    return evaluate_run(_open(run), data, test, chosen, compare)
 
 
 def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
@@ -261,28 +269,30 @@ def report(run: Path) -> Path:
     return write_report(_open(run).path)
 
 
-def demo(*, out: Path = Path("runs/demo"), seconds: int = 200, overwrite: bool = False) -> Run:
+def demo(
+    *, out: Path = Path("runs/demo"), steps: int | None = None, overwrite: bool = False
+) -> Run:
     """Do the main job on 5,000 real digits that a package ships: pre-train, evaluate, report.
 
     Parameters
     ----------
     out
         The run's folder.
-    seconds
-        About how long to pre-train.
+    steps
+        Updates of the weights; when not given, what two cores do in about three minutes.
     overwrite
         Replace OUT if it is there.
     """
     from unlabel.demo import run_demo
 
-    return run_demo(out, seconds, overwrite=overwrite)
+    return run_demo(out, steps, overwrite=overwrite)
 
 
 def doctor() -> Machine:
     """Print what this machine can do, and which optional packages are there."""
-    from unlabel.doctor import print_machine
+    from unlabel.doctor import examine
 
-    return print_machine()
+    return examine()
 
 
 def _open(run: Path) -> Run:

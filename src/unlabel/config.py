@@ -6,6 +6,7 @@ The models refuse unknown names and impossible values with the field's name and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -122,3 +123,21 @@ def validated(model: type[S], values: dict[str, Any], subject: str) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         raise explain(error, subject) from None
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as nested groups: ``{"optim.lr": 1}`` becomes ``{"optim": {"lr": 1}}``.
+
+    Raises:
+        ConfigError: a name is a value and a group at once.
+    """
+    values: dict[str, Any] = {}
+    for dotted, value in settings.items():
+        *path, last = dotted.split(".")
+        group = values
+        for part in path:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"{dotted}: {part} is a value and cannot be a group as well.")
+        group[last] = value
+    return values

@@ -11,10 +11,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from unlabel.config import PretrainConfig, validated
+from unlabel.config import PretrainConfig, nested, validated
 from unlabel.data.store import Store
 from unlabel.errors import UsageError
 from unlabel.machine import Machine
@@ -89,10 +88,10 @@ def choose(store: Store, machine: Machine, asked: Mapping[str, Any]) -> Choice:
         "batch_size": batch,
         "workers": workers,
     }
-    for key, value in asked.items():
-        if key != "epochs":
-            _put(values, key, value)
-    return Choice(validated(PretrainConfig, values, "The run's settings"), reasons)
+    settings = {key: value for key, value in asked.items() if key != "epochs"}
+    return Choice(
+        validated(PretrainConfig, _merged(values, nested(settings)), "The run's settings"), reasons
+    )
 
 
 def _image_size(side: int) -> tuple[int, str]:
@@ -160,9 +159,10 @@ def _workers(machine: Machine) -> tuple[int, str]:
     return min(16, max(1, cores - 1)), f"{cores} processors feed one accelerator"
 
 
-def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set ``values["a"]["b"]`` for "a.b"."""
-    *path, last = dotted.split(".")
-    for part in path:
-        values = values.setdefault(part, {})
-    values[last] = str(value) if isinstance(value, Path) else value
+def _merged(chosen: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen, with what was asked for in its place, group by group."""
+    merged = dict(chosen)
+    for name, value in asked.items():
+        both_groups = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both_groups else value
+    return merged

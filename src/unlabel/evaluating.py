@@ -1,0 +1,105 @@
+"""The verbs ``evaluate`` and ``embed``: a run's backbone on images, beside its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from unlabel.backbones.build import build_backbone
+from unlabel.config import ModelConfig, validated
+from unlabel.data.cache import open_or_ingest
+from unlabel.data.images import Images
+from unlabel.data.store import Store
+from unlabel.errors import DataError, OutputExists
+from unlabel.evaluation.evaluate import evaluate
+from unlabel.evaluation.features import extract
+from unlabel.evaluation.results import Results
+from unlabel.evaluation.settings import EvaluationConfig
+from unlabel.evaluation.subjects import Subject, labels_only, pretrained, raw_pixels, untrained
+from unlabel.machine import this_machine
+from unlabel.pretraining import load_backbone
+from unlabel.report.page import write_report
+from unlabel.training.run import Run
+
+RESULTS = "results.json"
+
+
+def evaluate_run(
+    run: Run, data: str, test: str | None, settings: EvaluationConfig, compare: Sequence[str] = ()
+) -> Results:
+    """Measure a run beside its baselines, and add the figures to its folder and page.
+
+    Raises:
+        DataError: there are no labels, or the run was trained on test images.
+    """
+    train = open_or_ingest([data])
+    held = open_or_ingest([test]) if test else None
+    results = evaluate(subjects(run, compare), train, held, settings)
+    path = run.path / RESULTS
+    earlier = Results.load(path) if path.is_file() else Results()
+    earlier.merge(results).save(path)
+    write_report(run.path)
+    return results
+
+
+def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:
+    """The run's backbone first, then its honest baselines, then what else was named."""
+    config = run.config
+    info = Store.open(config.data).info
+    trained = pretrained(load_backbone(run), mean=info.mean, std=info.std)
+    start = config.model.model_copy(update={"drop_path": 0.0})
+    found = {
+        f"pre-trained ({config.method})": trained,
+        "untrained": untrained(start, seed=config.seed),
+        "labels only": labels_only(start),
+        "raw pixels": raw_pixels(trained.image_size),
+    }
+    return found | {name: _other(name, config.model) for name in compare}
+
+
+def _other(name: str, model: ModelConfig) -> Subject:
+    """A timm model by name, or the run's architecture with the weights of a local file."""
+    if Path(name).is_file():
+        other = model.model_copy(update={"weights": name})
+    else:
+        weights = None if name.startswith("local-dir:") else "timm"
+        other = validated(ModelConfig, {"name": name, "weights": weights}, name)
+    return pretrained(build_backbone(other))
+
+
+def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = False) -> Path:
+    """Write name, label and feature vector of every image as a Parquet file."""
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} is there already. Choose another --out, or add --overwrite.")
+    store = open_or_ingest(data)
+    info = Store.open(run.config.data).info
+    if store.info.channels != info.channels:
+        raise DataError(
+            f"{run.path} was trained on images of {info.channels} channels; these have "
+            f"{store.info.channels}."
+        )
+    subject = pretrained(load_backbone(run), mean=info.mean, std=info.std)
+    images = Images(store, subject.image_size)
+    vectors = (
+        extract(subject, images, mean=info.mean, std=info.std, device=this_machine().device)
+        .cpu()
+        .numpy()
+    )
+    classes, labels = store.info.classes, store.labels
+    named = [None if i < 0 else classes[i] for i in labels] if labels is not None else None
+    table = pa.table(
+        {
+            "name": store.names(),
+            "label": pa.array(named or [None] * len(store), pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(
+                pa.array(vectors.reshape(-1)), vectors.shape[1]
+            ),
+        }
+    )
+    temporary = out.with_name(f".{out.name}.part")
+    parquet.write_table(table, temporary)
+    temporary.replace(out)
+    return out
