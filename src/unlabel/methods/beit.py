@@ -6,10 +6,11 @@ Bao et al., "BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254).
 from __future__ import annotations
 
 from math import sqrt
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -52,8 +53,9 @@ class BEiTOptions(TokenizerOptions):
     """Share of the image's area that a crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
-    jitter: float = Field(0.4, ge=0, le=1)
-    """Strength of the jitter of brightness, contrast and saturation."""
+    jitter: float | None = Field(None, ge=0, le=1)
+    """Strength of the jitter of brightness, contrast and saturation: 0.4 when not given, none for
+    images that are not RGB."""
 
 
 class BEiT(Method):
@@ -80,7 +82,7 @@ class BEiT(Method):
                 "patches; use a smaller --patch-size or another ratio"
             )
         self.tokenizer = build_tokenizer(options, backbone, data)
-        embed = backbone.net.patch_embed
+        embed = cast(PatchEmbed, backbone.net.patch_embed)
         self.cell = backbone.stride // embed.patch_size[0]
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed.proj.out_channels))
         self.head = nn.Linear(backbone.dim, self.tokenizer.vocabulary)
@@ -131,13 +133,16 @@ def scale_residuals(backbone: Backbone) -> None:
     net = backbone.net
     if backbone.pretrained or not isinstance(net, VisionTransformer):
         return
-    for depth, block in enumerate(net.blocks, start=1):
+    blocks = cast(list[Any], net.blocks)
+    for depth, block in enumerate(blocks, start=1):
         block.attn.proj.weight.div_(sqrt(2 * depth))
         block.mlp.fc2.weight.div_(sqrt(2 * depth))
 
 
 def _spec(backbone: Backbone, options: BEiTOptions, visible: int) -> ViewSpec:
     strength = options.jitter
+    if strength is None:
+        strength = 0.4 if backbone.in_chans == 3 else 0.0
     photometric = Photometric(
         jitter_p=float(strength > 0), brightness=strength, contrast=strength, saturation=strength
     )

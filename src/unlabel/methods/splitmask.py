@@ -6,11 +6,10 @@ El-Nouby et al., "Are Large-scale Datasets Necessary for Self-Supervised Pre-tra
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
@@ -126,11 +125,9 @@ class SplitMask(Method):
         targets = [tokens.gather(1, order[:, seen:]).flatten() for order, seen in pairs]
         mim, scalars = token_loss(self.head(hidden), torch.cat(targets))
         options = self.options
+        first, second = self.projector(descriptors).chunk(2)
         match, accuracy = info_nce(
-            *self.projector(descriptors).chunk(2),
-            options.temperature,
-            options.normalise,
-            options.negatives,
+            first, second, options.temperature, options.normalise, options.negatives
         )
         scalars |= {"mim": mim.detach(), "match": match.detach(), "match_accuracy": accuracy}
         return Losses(mim + options.match_weight * match, scalars)
@@ -175,9 +172,8 @@ def _counts(patches: int, shares: tuple[float, float]) -> tuple[int, int]:
 
 
 def _decoder(backbone: Backbone, options: SplitMaskOptions) -> InpaintingDecoder:
-    heads = options.decoder_heads
-    if heads is None:
-        heads = cast(VisionTransformer, backbone.net).blocks[0].attn.num_heads
+    blocks = cast(list[Any], backbone.net.blocks)
+    heads = options.decoder_heads or int(blocks[0].attn.num_heads)
     if backbone.dim % heads:
         raise ConfigError(
             f"options.decoder_heads {heads} does not divide the encoder's width {backbone.dim}"

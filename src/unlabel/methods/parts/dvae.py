@@ -51,7 +51,7 @@ class DVAETokenizer(nn.Module):
         super().__init__()
         self.size = [STRIDE * cells for cells in grid]
         self.encoder = load_encoder(path).requires_grad_(False)
-        self.vocabulary = self.encoder.blocks.output.conv.w.shape[0]
+        self.vocabulary = self.encoder.vocabulary
         for name, value in (("mean", mean), ("std", std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
@@ -93,6 +93,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int = 256, vocabulary: int = 8192) -> None:
         super().__init__()
+        self.vocabulary = vocabulary
         layers: dict[str, nn.Module] = {"input": Conv(3, width, 7)}
         before = width
         for group in range(GROUPS):

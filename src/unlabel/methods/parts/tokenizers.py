@@ -128,7 +128,8 @@ class Codebook(nn.Module):
 
     def vectors(self, images: Tensor) -> Tensor:
         """What is compared, (B, N, d): pixels in [0, 1], or centred ones."""
-        size = [self.side * cells for cells in self.grid]
+        rows, columns = self.grid
+        size = (self.side * rows, self.side * columns)
         pixels = adaptive_avg_pool2d(images.float() * self.std + self.mean, size)
         patches = patchify(pixels, self.side)
         return patches - patches.mean(2, keepdim=True) if self.centring == "patch" else patches
