@@ -94,14 +94,20 @@ class Store:
                 f"{path} is not a finished store: it has no {MANIFEST}. "
                 f"Make one of your images: unlabel ingest IMAGES --out NEW_FOLDER"
             )
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        for name, size in manifest["sizes"].items():
-            file = path / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise DataError(
-                    f"{file} is not as ingest wrote it ({size:,} bytes). Ingest the images anew."
-                )
-        info = StoreInfo.from_dict(json.loads((path / INFO).read_text(encoding="utf-8")))
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            wrong = _changed(path, manifest["sizes"])
+            info = StoreInfo.from_dict(json.loads((path / INFO).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is not a store that can be read ({error}). "
+                "Name a store that unlabel ingest made, or ingest the images anew."
+            ) from None
+        if wrong:
+            raise DataError(
+                f"{path / wrong} is not as ingest wrote it. Ingest the images anew: "
+                f"unlabel ingest IMAGES --out {path} --overwrite"
+            )
         return cls(path, info)
 
     def __len__(self) -> int:
@@ -122,12 +128,8 @@ class Store:
         """
         row = int(self.rows[index])
         files = self.files
-        part = bisect_right(files.starts, row) - 1
-        local = row - files.starts[part]
-        first, last = files.offsets[part][local : local + 2]
-        data = files.data[part][first:last]
+        data, kind = files.encoded(row), files.kinds[row]
         height, width = (int(side) for side in files.sizes[row])
-        kind = files.kinds[row]
         if kind == RAW:
             shape = (height, width, self.info.channels)
             return np.frombuffer(data, self.info.dtype).reshape(shape)
@@ -135,8 +137,8 @@ class Store:
             return simplejpeg.decode_jpeg(
                 data, min_height=-(-height // shrink), min_width=-(-width // shrink)
             )
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        return pixels[:, :, ::-1]
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -186,8 +188,8 @@ class Store:
 
         Smaller shares of one seed are contained in larger ones.
         """
-        order = _rank_in_class(_hash(self.rows, seed), self.labels)
-        return self.select(order < share)
+        place = _place_in_class(_hash(self.rows, seed), self.labels)
+        return self.select(place < share)
 
     def holdout(self, share: float, most: int, seed: int) -> tuple[Store, Store]:
         """Two views: the rest, and ``share`` of the images (at least 1, at most ``most``).
@@ -213,20 +215,31 @@ class Store:
         return StoreFiles(self.path)
 
 
+def _changed(path: Path, sizes: dict[str, int]) -> str | None:
+    """The first file that is missing, of another size, or one too many."""
+    for name, size in sizes.items():
+        file = path / Path(name).name
+        if not file.is_file() or file.stat().st_size != size:
+            return name
+    return next((part.name for part in path.glob("part-*.arrow") if part.name not in sizes), None)
+
+
 class StoreFiles:
-    """The memory-mapped parts of a whole store."""
+    """The memory-mapped parts of a whole store, as chunks of rows."""
 
     def __init__(self, path: Path) -> None:
-        self.tables = [open_part(part) for part in sorted(path.glob("part-*.arrow"))]
-        self.starts = [0, *accumulate(len(table) for table in self.tables)][:-1]
-        buffers = [table.column("image").chunk(0).buffers() for table in self.tables]
-        self.offsets = [
-            np.frombuffer(offsets, np.int64)[: len(table) + 1]
-            for (_, offsets, _), table in zip(buffers, self.tables, strict=True)
-        ]
+        self.paths = sorted(path.glob("part-*.arrow"))
+        self.tables = [open_part(part) for part in self.paths]
+        chunks = [c for table in self.tables for c in table.column("image").chunks if len(c)]
+        self.starts = [0, *accumulate(len(chunk) for chunk in chunks)][:-1]
+        buffers = [chunk.buffers() for chunk in chunks]
+        self.offsets = [np.frombuffer(offsets, np.int64) for _, offsets, _ in buffers]
         self.data = [memoryview(data) for _, _, data in buffers]
         self.sizes = np.stack([self.column("height"), self.column("width")], axis=1)
         self.kinds = self.column("kind")
+
+    def __len__(self) -> int:
+        return len(self.kinds)
 
     def column(self, name: str) -> np.ndarray:
         """A column of numbers, of all rows."""
@@ -235,6 +248,13 @@ class StoreFiles:
     def values(self, name: str) -> list[Any]:
         """A column of strings or bytes, of all rows."""
         return [value for table in self.tables for value in table.column(name).to_pylist()]
+
+    def encoded(self, row: int) -> memoryview:
+        """The stored bytes of one image."""
+        chunk = bisect_right(self.starts, row) - 1
+        local = row - self.starts[chunk]
+        first, last = self.offsets[chunk][local : local + 2]
+        return self.data[chunk][first:last]
 
 
 def open_part(path: Path) -> pa.Table:
@@ -252,13 +272,12 @@ def _hash(rows: np.ndarray, seed: int) -> np.ndarray:
         return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-def _rank_in_class(draws: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+def _place_in_class(draws: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     """Each image's place among those of its class by its draw, as a share in [0, 1)."""
     labels = np.zeros(len(draws), np.int64) if labels is None else labels
-    share = np.empty(len(draws))
+    place = np.empty(len(draws))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        share[members[np.argsort(draws[members], kind="stable")]] = np.arange(len(members)) / len(
-            members
-        )
-    return share
+        drawn = np.argsort(draws[members], kind="stable")
+        place[members[drawn]] = np.arange(len(members)) / len(members)
+    return place
