@@ -12,6 +12,8 @@ from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import cross_entropy, normalize
 
+from unlabel.methods.parts.precision import full_precision
+
 
 def info_nce(
     a: Tensor,
@@ -36,7 +38,7 @@ def info_nce(
     Returns:
         The loss, averaged over rows and directions, and the accuracy in [0, 1], detached.
     """
-    with torch.autocast(a.device.type, enabled=False):
+    with full_precision(a):
         a, b = a.float(), b.float()
         if normalise:
             a, b = normalize(a, dim=1), normalize(b, dim=1)

@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, interpolate
 
 from unlabel.backbones.weights import differences, read_weights
 from unlabel.errors import ConfigError
+from unlabel.methods.parts.precision import full_precision
 
 STRIDE = 8
 GROUPS, BLOCKS = 4, 2
@@ -64,7 +65,7 @@ class DVAETokenizer(nn.Module):
         """int64 (B, N)."""
         pixels = images.float() * self.std + self.mean
         pixels = interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             return self.encoder(0.8 * pixels + 0.1).argmax(1).flatten(1)
 
 

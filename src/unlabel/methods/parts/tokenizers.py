@@ -21,6 +21,7 @@ from unlabel.methods.base import DataInfo
 from unlabel.methods.parts.dvae import DVAETokenizer
 from unlabel.methods.parts.kmeans import spherical_kmeans
 from unlabel.methods.parts.pixels import patchify
+from unlabel.methods.parts.precision import full_precision
 
 SIDE = 8
 """Largest side of a compared patch in pixels (the paper's patches; BEiT's second view)."""
@@ -122,7 +123,7 @@ class Codebook(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """int64 (B, N), by one matrix product in float32."""
         vectors = self.vectors(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             scores = torch.addmm(self.offset, vectors.flatten(0, 1), self.codebook.T)
         return scores.argmax(1).view(vectors.shape[:2])
 
