@@ -69,8 +69,13 @@ def write_folder(target: Path, files: Mapping[str, Content]) -> None:
         _flush_folder(temporary)
         if problem := mismatch(temporary):
             raise OSError(errno.EIO, f"the disk does not hold what was written ({problem})")
-        os.rename(temporary, target)
-        _flush_folder(target.parent)
+        publish(temporary, target)
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Give a finished folder its name, lastingly."""
+    os.rename(folder, target)
+    _flush_folder(target.parent)
 
 
 def mismatch(folder: Path) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from unlabel.data.ingest import ingest
-from unlabel.data.store import Store
+from filelock import FileLock
+
+from unlabel.data.ingest import FORMAT, ingest
+from unlabel.data.sources import fingerprint
+from unlabel.data.store import MANIFEST, Store
 from unlabel.errors import InputMissing
+
+SHORT_SIDE = 320
+"""Shorter side, in pixels, that cached images are shrunk to: enough for crops of 224 pixels."""
 
 
 def cache_folder() -> Path:
@@ -21,8 +26,10 @@ def cache_folder() -> Path:
 def open_or_ingest(sources: Sequence[str | Path]) -> Store:
     """The store at the one path given, or the cached store of plain sources.
 
-    A cached store is used again as long as every file's name, size and time of change are the
-    same; otherwise the sources are ingested anew beside it.
+    Images of plain sources are stored with a shorter side of at most ``SHORT_SIDE`` pixels; the
+    verb ``ingest`` keeps them as large as asked. A cached store is used again as long as every
+    file's name, size and time of change are the same; otherwise the sources are ingested anew
+    beside it. Of several processes one ingests and the others wait for it.
 
     Raises:
         InputMissing: nothing was named, or a named source is not there.
@@ -30,44 +37,17 @@ def open_or_ingest(sources: Sequence[str | Path]) -> Store:
     """
     if not sources:
         raise InputMissing("No images were named. Give a folder: unlabel pretrain photos/")
-    if len(sources) == 1 and (Path(sources[0]) / "manifest.json").is_file():
+    if len(sources) == 1 and (Path(sources[0]) / MANIFEST).is_file():
         return Store.open(Path(sources[0]))
-    out = cache_folder() / f"{_readable(sources[0])}-{_fingerprint(sources)}"
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        ingest(sources, out)
+    made_of = f"{fingerprint(sources)[:12]}-{SHORT_SIDE}-v{FORMAT}"
+    out = cache_folder() / f"{_readable(sources[0])}-{made_of}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(out.name + ".lock")):
+        if not out.exists():
+            ingest(sources, out, short_side=SHORT_SIDE)
     return Store.open(out)
 
 
 def _readable(source: str | Path) -> str:
     name = Path(source).resolve().name if Path(source).exists() else str(source)
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:40] or "images"
-
-
-def _fingerprint(sources: Sequence[str | Path]) -> str:
-    """Hash of the sources' files: names, sizes and times of change, never their contents."""
-    digest = hashlib.sha256()
-    for source in sources:
-        path = Path(source)
-        if not path.exists():
-            digest.update(f"{source}\0".encode("utf-8", "surrogateescape"))
-            continue
-        digest.update(os.fsencode(path.resolve()))
-        for name, size, changed in sorted(_files(path)):
-            digest.update(os.fsencode(name) + f"\0{size}\0{changed}\0".encode())
-    return digest.hexdigest()[:12]
-
-
-def _files(path: Path) -> Iterator[tuple[str, int, int]]:
-    if path.is_file():
-        facts = path.stat()
-        yield path.name, facts.st_size, facts.st_mtime_ns
-        return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            full = os.path.join(folder, name)
-            try:
-                facts = os.stat(full)
-            except OSError:
-                continue  # ingest names it in its report
-            yield full, facts.st_size, facts.st_mtime_ns

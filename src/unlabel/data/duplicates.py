@@ -11,6 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from unlabel.data.store import Store
+
 THUMBNAIL = 16
 """Side of the grey thumbnail that confirms a pair."""
 MEAN_DIFFERENCE = 3.0
@@ -32,7 +34,10 @@ def sketch(pixels: np.ndarray) -> tuple[int, np.ndarray]:
     Returns:
         The hash (64 bits, unsigned) and uint8 (T*T,).
     """
-    grey = pixels.mean(axis=2, dtype=np.float32) if pixels.shape[2] != 1 else pixels[..., 0]
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    else:
+        grey = pixels.mean(axis=2, dtype=np.float32)
     if pixels.dtype != np.uint8:
         low, high = float(grey.min()), float(grey.max())
         grey = (grey - low) * (255 / (high - low) if high > low else 0)
@@ -78,6 +83,34 @@ def _confirmed(pairs: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
     """The pairs whose thumbnails hardly differ."""
     gap = np.abs(thumbnails[pairs[:, 0]].astype(np.int16) - thumbnails[pairs[:, 1]])
     return pairs[(gap.mean(axis=1) <= MEAN_DIFFERENCE) & (gap.max(axis=1) <= LARGEST_DIFFERENCE)]
+
+
+def find_pairs(store: Store) -> tuple[np.ndarray, np.ndarray]:
+    """Exact and near duplicates within a store, as pairs of rows; near ones among what is left."""
+    exact = exact_pairs(store.column("hash"))
+    near = near_pairs(store.column("sketch"), _thumbnails(store))
+    return exact, near[~np.isin(near, exact[:, 1]).any(axis=1)]
+
+
+def overlap(ours: Store, theirs: Store) -> list[tuple[str, str]]:
+    """Names (in ``ours``, in ``theirs``) of images that both have, exactly or nearly."""
+    split = len(ours)
+    hashes = np.concatenate([ours.column("hash"), theirs.column("hash")])
+    sketches = np.concatenate([ours.column("sketch"), theirs.column("sketch")])
+    thumbnails = np.concatenate([_thumbnails(ours), _thumbnails(theirs)])
+    pairs = np.concatenate([exact_pairs(hashes), near_pairs(sketches, thumbnails)])
+    across = np.unique(pairs[(pairs[:, 0] < split) & (pairs[:, 1] >= split)], axis=0)
+    return names_of(across, ours.names() + theirs.names())
+
+
+def names_of(pairs: np.ndarray, names: list[str]) -> list[tuple[str, str]]:
+    """Pairs of rows as pairs of names."""
+    return [(names[i], names[j]) for i, j in pairs.tolist()]
+
+
+def _thumbnails(store: Store) -> np.ndarray:
+    joined = b"".join(store.files.values("thumbnail"))
+    return np.frombuffer(joined, np.uint8).reshape(-1, THUMBNAIL**2)[store.rows]
 
 
 def repeats(pairs: np.ndarray, count: int) -> np.ndarray:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
-from unlabel.data.sources import SPLITS, Item
+from unlabel.data.items import Item, known_split, printable
 from unlabel.errors import DataError, InputMissing, UsageError
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "name", "id")
 """Columns taken for the images' names, in this order; else the first column."""
+SPLIT_COLUMN = "split"
+
+Columns = dict[str, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Labels:
     """Where labels come from: ``kind`` is "auto", "folders", "none" or "table"."""
 
     kind: str
-    table: Path | None = None
+    table: Path = Path()
     column: str = ""
 
     @classmethod
@@ -34,10 +39,10 @@ class Labels:
         if text in ("auto", "folders", "none"):
             return cls(text)
         file, colon, column = text.rpartition(":")
-        if not colon or Path(text).exists():
+        if not colon or Path(text).is_file():
             file, column = text, "label"
         path = Path(file)
-        if path.suffix not in (".csv", ".parquet"):
+        if path.suffix.lower() not in (".csv", ".parquet"):
             raise UsageError(
                 f"--labels {text}: give auto, folders, none, or FILE.csv:COLUMN (or FILE.parquet)."
             )
@@ -52,7 +57,7 @@ def apply_labels(items: list[Item], labels: Labels) -> tuple[list[Item], tuple[s
     With "auto", folders count as labels when every image stands in one and there are at least two.
 
     Raises:
-        DataError: a table has not the column, or names none of the images.
+        DataError: a table cannot be read, has not the column, or names none of the images.
     """
     if labels.kind == "table":
         items = _join(items, labels)
@@ -67,47 +72,67 @@ def _all_labelled(items: list[Item]) -> bool:
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:
-    """Class names in order; numbers by their value."""
-    numeric = all(name.lstrip("-").isdigit() for name in classes)
-    return tuple(sorted(classes, key=(lambda name: int(name)) if numeric else None))
+    """Class names in order; whole numbers by their value."""
+    try:
+        return tuple(sorted(classes, key=lambda name: (int(name), name)))
+    except ValueError:
+        return tuple(sorted(classes))
 
 
 def _join(items: list[Item], labels: Labels) -> list[Item]:
-    table = _read(labels)
-    if labels.column not in table.column_names:
+    columns = _read(labels.table)
+    if labels.column not in columns:
         raise DataError(
-            f"{labels.table} has no column {labels.column!r}; it has: "
-            f"{', '.join(table.column_names)}. Write --labels {labels.table}:COLUMN."
+            f"{labels.table} has no column {labels.column!r}; it has: {', '.join(columns)}. "
+            f"Write --labels {labels.table}:COLUMN."
         )
-    key = next((n for n in PATH_COLUMNS if n in table.column_names), table.column_names[0])
-    names = [str(value) for value in table[key].to_pylist()]
-    values = table[labels.column].to_pylist()
-    splits = table["split"].to_pylist() if "split" in table.column_names else [None] * len(names)
-    rows = dict(zip(names, zip(values, splits, strict=True), strict=True))
-    joined = [_labelled(item, rows) for item in items]
-    if all(item.label is None for item in joined):
+    key = next((name for name in PATH_COLUMNS if name in columns), next(iter(columns)))
+    names, values = columns[key], columns[labels.column]
+    splits = columns.get(SPLIT_COLUMN, [None] * len(names))
+    rows = {
+        printable(name): (value, split)
+        for name, value, split in zip(names, values, splits, strict=True)
+        if name is not None
+    }
+    found = [_row(item.name, rows) for item in items]
+    if all(row is None for row in found):
         raise DataError(
             f"No image is named in column {key!r} of {labels.table}: it has {names[:3]}, the "
             f"images are {[item.name for item in items[:3]]}."
         )
-    return joined
+    return [_labelled(item, row) for item, row in zip(items, found, strict=True)]
 
 
-def _read(labels: Labels) -> pa.Table:
+def _read(table: Path) -> Columns:
+    """The table's columns as text, as it stands: "007" stays so; what is empty is ``None``."""
     try:
-        if labels.table and labels.table.suffix == ".parquet":
-            return parquet.read_table(labels.table)
-        return csv.read_csv(labels.table)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{labels.table} cannot be read as a table: {error}") from None
+        if table.suffix.lower() == ".parquet":
+            read = parquet.read_table(table).to_pydict()
+            return {n: [None if v is None else str(v) for v in c] for n, c in read.items()}
+        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if row]
+        cells = [[cell or None for cell in row] for row in rows]
+        return dict(zip(header, map(list, zip(*cells, strict=True)), strict=True))
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{table} cannot be read as a table with a header and rows of one length: {error}"
+        ) from None
 
 
-def _labelled(item: Item, rows: dict[str, tuple]) -> Item:
-    """The item with the label of its full name, or of its file name, with or without suffix."""
-    path = PurePosixPath(item.name)
-    for name in (item.name, path.name, path.stem):
-        if name in rows:
-            value, split = rows[name]
-            known = item.split if split is None else SPLITS.get(str(split).lower(), str(split))
-            return replace(item, label=None if value is None else str(value), split=known)
-    return replace(item, label=None)
+def _row(name: str, rows: dict[str, tuple[str | None, str | None]]) -> tuple | None:
+    return next((rows[key] for key in _keys(name) if key in rows), None)
+
+
+def _keys(name: str) -> Iterator[str]:
+    """What a table may call an image: its path from ever deeper folders, or its bare name."""
+    parts = name.split("/")
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
+    yield PurePosixPath(name).stem
+
+
+def _labelled(item: Item, row: tuple[str | None, str | None] | None) -> Item:
+    if row is None:
+        return replace(item, label=None)
+    value, split = row
+    return replace(item, label=value, split=item.split if split is None else known_split(split))

@@ -137,8 +137,7 @@ class Store:
             return simplejpeg.decode_jpeg(
                 data, min_height=-(-height // shrink), min_width=-(-width // shrink)
             )
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
 
     @property
     def sizes(self) -> np.ndarray:
