@@ -18,8 +18,8 @@ def token_loss(
     Args:
         logits: (M, V).
         targets: int64 (M,).
-        counted: bool (M,), false for predictions to leave out; all count when not given. At least
-            one must count.
+        counted: bool (M,), false for predictions to leave out; all count when not given. If none
+            counts, the loss is zero.
 
     Returns:
         The loss and detached scalars: ``mim_accuracy``, the share predicted right;
@@ -27,7 +27,7 @@ def token_loss(
         ``token_perplexity``, the exponential of the entropy (in nats) of the batch's tokens.
     """
     weights = torch.ones_like(targets, dtype=torch.float32) if counted is None else counted.float()
-    weights = weights / weights.sum()
+    weights = weights / weights.sum().clamp(min=1)
     loss = (cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
     with torch.no_grad():
         right = logits.argmax(1) == targets
