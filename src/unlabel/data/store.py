@@ -73,8 +73,7 @@ class Store:
         self.rows = np.arange(info.images, dtype=np.int64) if rows is None else rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rows = None if len(self.rows) == self.info.images else self.rows
-        return Store, (self.path, self.info, rows)
+        return Store, (self.path, self.info, None if self._is_whole else self.rows)
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
@@ -112,6 +111,11 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the view has every row, in order."""
+        return np.array_equal(self.rows, np.arange(self.info.images))
 
     @property
     def ids(self) -> np.ndarray:
@@ -203,7 +207,7 @@ class Store:
     @property
     def fingerprint(self) -> str:
         """Hash of this view's images: the store's own and the rows."""
-        if len(self.rows) == self.info.images:
+        if self._is_whole:
             return self.info.fingerprint
         rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         return hashlib.sha256((self.info.fingerprint + rows).encode()).hexdigest()[:16]
@@ -233,7 +237,7 @@ class StoreFiles:
         self.starts = [0, *accumulate(len(chunk) for chunk in chunks)][:-1]
         buffers = [chunk.buffers() for chunk in chunks]
         self.offsets = [np.frombuffer(offsets, np.int64) for _, offsets, _ in buffers]
-        self.data = [memoryview(data) for _, _, data in buffers]
+        self.data = [memoryview(data).cast("B") for _, _, data in buffers]
         self.sizes = np.stack([self.column("height"), self.column("width")], axis=1)
         self.kinds = self.column("kind")
 
