@@ -67,7 +67,8 @@ def _other(name: str, model: ModelConfig) -> Subject:
     else:
         weights = None if name.startswith("local-dir:") else "timm"
         other = validated(ModelConfig, {"name": name, "weights": weights}, name)
-    return pretrained(build_backbone(other))
+    backbone = build_backbone(other)
+    return pretrained(backbone, mean=backbone.mean, std=backbone.std)
 
 
 def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = False) -> Path:

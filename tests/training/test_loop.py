@@ -1,0 +1,166 @@
+"""The loop: resumed and killed runs end with the same bits, and what goes wrong ends well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlabel.errors import DataError, Preempted
+from unlabel.methods.splitmask import SplitMask
+from unlabel.training import checkpoint
+from unlabel.training.loop import looking_points, train
+from unlabel.training.run import Run
+
+
+def finished(path: Path, config) -> Run:
+    run = Run.create(path, config, {})
+    train(run)
+    return run
+
+
+def fingerprint(run: Run) -> tuple[str, list]:
+    """Hashes of the last checkpoint's tensors, and the metrics without their timings."""
+    last = checkpoint.latest(run.checkpoints)
+    assert last is not None
+    manifest = json.loads((last / "manifest.json").read_text())
+    hashes = {name: manifest[name]["sha256"] for name in sorted(manifest) if "tensors" in name}
+    rows = [{k: v for k, v in row.items() if k != "images_per_second"} for row in run.metrics()]
+    return last.name + json.dumps(hashes), rows
+
+
+def test_the_last_and_the_best_checkpoint_are_kept(tmp_path: Path, small_run):
+    run = finished(tmp_path / "run", small_run)
+    kept = {path.name for path in run.checkpoints.iterdir()}
+    best = min(run.metrics("monitor")[1:], key=lambda row: row["held_out_loss"])["step"]
+    assert kept == {"step-00000012", f"step-{best:08d}"}
+
+
+def test_a_run_logs_every_step_and_ends_with_a_verdict(tmp_path: Path, small_run):
+    run = finished(tmp_path / "run", small_run)
+    assert [row["step"] for row in run.metrics("train")] == list(range(12))
+    assert [row["step"] for row in run.metrics("monitor")] == [0, 3, 6, 9, 12]
+    assert {"held_out_loss", "rankme", "feature_std", "knn"} <= set(run.metrics("monitor")[0])
+    assert run.read_json("verdict.json")["state"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path, small_run):
+    once, twice = (finished(tmp_path / name, small_run) for name in "ab")
+    other = finished(tmp_path / "c", small_run.model_copy(update={"seed": 1}))
+    assert fingerprint(once) == fingerprint(twice)
+    assert fingerprint(once) != fingerprint(other)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 11])
+def test_a_signal_saves_at_the_next_step_and_the_resumed_run_ends_alike(
+    tmp_path: Path, small_run, stop: int
+):
+    whole = finished(tmp_path / "whole", small_run)
+
+    def interrupt(done: int, *_: float) -> None:
+        if done == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Run.create(tmp_path / "stopped", small_run, {})
+    with pytest.raises(Preempted, match=f"step {stop} of 12"):
+        train(run, interrupt)
+    train(Run.open(run.path))
+    assert fingerprint(run) == fingerprint(whole)
+
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from unlabel.training.loop import train
+from unlabel.training.run import Run
+path, *kills = sys.argv[1:]
+for at in [*map(int, kills), 0]:
+    child = os.fork()
+    if child == 0:
+        def watch(done, *_):
+            if done == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        train(Run.open(path), watch)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) == bool(at), status
+"""
+
+
+@pytest.mark.parametrize("kills", [("2", "4", "8"), ("3", "5", "7", "12")])
+def test_kill_9_again_and_again_costs_nothing_but_time(
+    tmp_path: Path, small_run, kills: tuple[str, ...]
+):
+    whole = finished(tmp_path / "whole", small_run)
+    run = Run.create(tmp_path / "killed", small_run, {})
+    subprocess.run([sys.executable, "-c", KILLED, str(run.path), *kills], check=True)
+    assert fingerprint(run) == fingerprint(whole)
+
+
+def test_micro_batches_give_nearly_the_same_losses(tmp_path: Path, small_run):
+    """Not the same bits: sums are taken in another order, and matching sees fewer negatives."""
+    config = small_run.model_copy(
+        update={"options": {**small_run.options, "match_weight": 0.0}, "precision": "fp32"}
+    )
+    calm = config.model.model_copy(update={"drop_path": 0.0})
+    config = config.model_copy(update={"model": calm})
+    whole = finished(tmp_path / "whole", config)
+    parts = finished(tmp_path / "parts", config.model_copy(update={"accumulate": 4}))
+    ours = [row["loss"] for row in parts.metrics("train")]
+    assert ours == pytest.approx([row["loss"] for row in whole.metrics("train")], rel=1e-3)
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_before_it_is_applied(
+    tmp_path: Path, small_run, monkeypatch: pytest.MonkeyPatch, poison: str
+):
+    forward = SplitMask.forward
+
+    def poisoned(self, batch, progress):
+        losses = forward(self, batch, progress)
+        if progress.step == 7 and self.training:
+            if poison == "loss":
+                losses.total = losses.total * float("nan")
+            else:
+                losses.total.register_hook(lambda grad: grad * float("inf"))
+        return losses
+
+    monkeypatch.setattr(SplitMask, "forward", poisoned)
+    run = Run.create(tmp_path / "run", small_run, {})
+    with pytest.raises(DataError, match="step 7"):
+        train(run)
+    last = checkpoint.latest(run.checkpoints)
+    assert last is not None
+    assert last.name == "step-00000006"
+    assert not any(name.suffix == ".part" for name in last.iterdir())
+    monkeypatch.undo()
+    train(run)
+    assert fingerprint(run) == fingerprint(finished(tmp_path / "clean", small_run))
+
+
+def test_bf16_repeats_its_bits_too(tmp_path: Path, small_run):
+    config = small_run.model_copy(update={"precision": "bf16"})
+    assert fingerprint(finished(tmp_path / "a", config)) == fingerprint(
+        finished(tmp_path / "b", config)
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 3, 20, 1000])
+def test_the_monitors_look_evenly_and_at_the_end(steps: int):
+    points = sorted(looking_points(steps, 20))
+    assert points[-1] == steps
+    assert len(points) == min(steps, 20)
+
+
+def test_lars_trains_and_leaves_biases_to_plain_momentum(tmp_path: Path, small_run):
+    optim = small_run.optim.model_copy(update={"optimizer": "lars", "lr": 0.1, "betas": (0.9, 0.9)})
+    run = finished(tmp_path / "run", small_run.model_copy(update={"optim": optim}))
+    losses = [row["loss"] for row in run.metrics("train")]
+    assert all(torch.isfinite(torch.tensor(losses)))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlabel.config import OptimConfig
+from unlabel.training.schedule import learning_rate
+
+
+def rates(steps: int = 800, batch: int = 256, **settings) -> list[float]:
+    optim = OptimConfig(lr=1.0, **settings)
+    return [learning_rate(optim, step, steps, batch) for step in range(steps)]
+
+
+def test_warmup_climbs_linearly_and_never_starts_at_zero():
+    climb = rates(warmup=0.1)[:80]
+    steps = [b - a for a, b in zip(climb, climb[1:], strict=False)]
+    assert climb[0] > 0
+    assert steps == pytest.approx([steps[0]] * len(steps))
+
+
+def test_cosine_is_the_closed_form_and_ends_at_the_floor():
+    found = rates(warmup=0.0, min_lr=0.1)
+    expected = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * k / 800)) for k in range(800)]
+    assert found == pytest.approx(expected)
+    assert found[-1] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_step_is_constant_for_seven_eighths_and_then_a_tenth():
+    found = rates(schedule="step", warmup=0.0)
+    assert set(found[:700]) == {1.0}
+    assert set(found[700:]) == {0.1}
+
+
+def test_constant_then_linear_decay():
+    found = rates(schedule="constant", warmup=0.0, decay=0.25)
+    assert set(found[:601]) == {1.0}
+    assert found[700] == pytest.approx(0.5)
+    assert found[-1] == pytest.approx(1 / 200)
+
+
+@given(st.integers(1, 3000), st.sampled_from(["cosine", "step", "constant"]), st.floats(0, 0.9))
+def test_every_rate_is_positive_and_at_most_the_peak(steps: int, schedule: str, warmup: float):
+    optim = OptimConfig(lr=0.5, schedule=schedule, warmup=warmup)
+    for step in {0, steps // 2, steps - 1}:
+        assert 0 <= learning_rate(optim, step, steps, 512) <= 1.0
+
+
+def test_peak_scales_with_the_batch():
+    assert max(rates(batch=1024)) == pytest.approx(4 * max(rates(batch=256)))

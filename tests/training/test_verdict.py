@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unlabel.training.verdict import judge
+
+
+def monitors(losses, *, std=0.8, rank=20.0, knn=None) -> list[dict]:
+    rows = []
+    for i, loss in enumerate(losses):
+        row = {"step": i * 100, "held_out_loss": float(loss), "feature_std": std, "rankme": rank}
+        rows.append(row | ({"knn": knn[i]} if knn else {}))
+    return rows
+
+
+FALLING = np.linspace(7, 3, 21)
+LEVEL = 3 + 4 * np.exp(-np.arange(21) / 1.5)
+RISING = np.concatenate([np.linspace(7, 3, 11), np.linspace(3.1, 4, 10)])
+
+
+@pytest.mark.parametrize(
+    ("losses", "state"),
+    [(FALLING, "improving"), (LEVEL, "saturated"), (RISING, "overfitting"), (FALLING[:3], "unclear")],
+)
+def test_each_curve_has_its_verdict(losses, state: str):
+    verdict = judge(monitors(losses), 2000)
+    assert verdict.state == state
+    assert verdict.why
+    assert verdict.next
+
+
+def test_collapse_goes_before_a_falling_loss():
+    assert judge(monitors(FALLING, std=0.01), 2000).state == "collapsed"
+    assert judge(monitors(FALLING, rank=1.01), 2000).state == "collapsed"
+
+
+def test_a_loss_that_never_falls_is_no_success():
+    verdict = judge(monitors(np.full(21, 7.0)), 2000)
+    assert verdict.state == "unclear"
+    assert "did not learn" in verdict.headline
+
+
+def test_the_overfitting_verdict_names_the_best_step():
+    assert "step 1000" in judge(monitors(RISING), 2000).headline
+
+
+def test_knn_no_better_than_untrained_is_said():
+    verdict = judge(monitors(FALLING, knn=[0.5] * 21), 2000)
+    assert any("no better than the untrained" in line for line in verdict.why)
+
+
+def test_improving_advises_a_longer_run():
+    assert any("4000" in line for line in judge(monitors(FALLING), 2000).next)
