@@ -50,8 +50,7 @@ class SimMIM(Method):
 
     The recipe is the study's: AdamW (0.9, 0.999), base learning rate 1e-4 at 512 images, weight
     decay 0.05, gradient norm at most 5, constant for 7/8 of the run, then a tenth; warm-up over
-    6,250 of 500,000 steps (for its shorter runs it was not published). It also has drop path 0.1,
-    which is a setting of the model.
+    6,250 of 500,000 steps (for its shorter runs it was not published), and drop path 0.1.
     """
 
     name: ClassVar[str] = "simmim"
@@ -64,6 +63,7 @@ class SimMIM(Method):
         schedule="step",
         warmup=0.0125,
     )
+    drop_path: ClassVar[float] = 0.1
     Options: ClassVar[type[Settings]] = SimMIMOptions
 
     def __init__(self, backbone: Backbone, options: SimMIMOptions, data: DataInfo) -> None:

@@ -36,7 +36,7 @@ class Supervised(Method):
     """Cross-entropy over the labelled images of a batch.
 
     The recipe follows DeiT: AdamW (0.9, 0.999), 5e-4 at 512 images, weight decay 0.05, warm-up over
-    5 of 300 epochs, cosine (to zero here). RandAugment, mixup, cutmix and erasing are left out, so
+    5 of 300 epochs, cosine (to zero here), drop path 0.1. RandAugment, mixup, cutmix and erasing are left out, so
     that what differs from the unsupervised methods is the labels.
     """
 
@@ -44,6 +44,7 @@ class Supervised(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         lr=2.5e-4, betas=(0.9, 0.999), weight_decay=0.05, warmup=5 / 300, schedule="cosine"
     )
+    drop_path: ClassVar[float] = 0.1
     Options: ClassVar[type[Settings]] = SupervisedOptions
 
     def __init__(self, backbone: Backbone, options: SupervisedOptions, data: DataInfo) -> None:
