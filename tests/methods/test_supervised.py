@@ -87,6 +87,13 @@ def test_views_follow_the_options():
     assert (crop.scale, crop.flip) == ((0.5, 1.0), 0.0)
     assert (crop.photometric.brightness, crop.photometric.saturation) == (0.2, 0.2)
     assert supervised(jitter=0.0).spec.crops["images"].photometric.is_identity
+    assert supervised().spec.crops["images"].photometric.saturation == 0.4
+
+
+def test_images_that_are_not_rgb_keep_their_values():
+    grey = build_backbone(MODEL.model_copy(update={"in_chans": 1}))
+    method = Supervised(grey, SupervisedOptions(), DATA)
+    assert method.spec.crops["images"].photometric.is_identity
 
 
 def test_data_without_labels_is_refused_with_the_way_to_give_them():

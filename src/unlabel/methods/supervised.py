@@ -27,17 +27,17 @@ class SupervisedOptions(Settings):
     """Share of the image's area that a crop covers (DeiT)."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
-    jitter: float = Field(0.4, ge=0, le=1)
-    """Half-width of the random factors of brightness, contrast and (for colour images)
-    saturation."""
+    jitter: float | None = Field(None, ge=0, le=1)
+    """Half-width of the random factors of brightness, contrast and saturation: 0.4 when not given,
+    none for images that are not RGB."""
 
 
 class Supervised(Method):
     """Cross-entropy over the labelled images of a batch.
 
     The recipe follows DeiT: AdamW (0.9, 0.999), 5e-4 at 512 images, weight decay 0.05, warm-up over
-    5 of 300 epochs, cosine (to zero here), drop path 0.1. RandAugment, mixup, cutmix and erasing are left out, so
-    that what differs from the unsupervised methods is the labels.
+    5 of 300 epochs, cosine (to zero here), drop path 0.1. RandAugment, mixup, cutmix and erasing are
+    left out, so that what differs from the unsupervised methods is the labels.
     """
 
     name: ClassVar[str] = "supervised"
@@ -58,11 +58,11 @@ class Supervised(Method):
         self.head = nn.Linear(backbone.dim, data.classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        jitter = options.jitter
+        if jitter is None:
+            jitter = 0.4 if backbone.in_chans == 3 else 0.0
         colour = Photometric(
-            jitter_p=1.0 if options.jitter else 0.0,
-            brightness=options.jitter,
-            contrast=options.jitter,
-            saturation=options.jitter if backbone.in_chans == 3 else 0.0,
+            jitter_p=float(jitter > 0), brightness=jitter, contrast=jitter, saturation=jitter
         )
         crop = Crops(
             backbone.image_size, scale=options.scale, flip=options.flip, photometric=colour
