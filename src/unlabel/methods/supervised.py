@@ -36,8 +36,8 @@ class Supervised(Method):
     """Cross-entropy over the labelled images of a batch.
 
     The recipe follows DeiT: AdamW (0.9, 0.999), 5e-4 at 512 images, weight decay 0.05, warm-up over
-    5 of 300 epochs, cosine (to zero here), drop path 0.1. RandAugment, mixup, cutmix and erasing are
-    left out, so that what differs from the unsupervised methods is the labels.
+    5 of 300 epochs, cosine (to zero here), drop path 0.1. RandAugment, mixup, cutmix and erasing
+    are left out, so that what differs from the unsupervised methods is the labels.
     """
 
     name: ClassVar[str] = "supervised"
