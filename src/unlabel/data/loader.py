@@ -45,6 +45,7 @@ def stream(
         worker_init_fn=_one_thread,
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else the first batch would draw from the global one
     )
     iterator = iter(loader)
     while (batch := _next(iterator)) is not None:
