@@ -143,7 +143,7 @@ class Store:
             )
         return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """int32 (n, 2): height and width in pixels."""
         return self.files.sizes[self.rows]
