@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from unlabel.data.random import uniform
 from unlabel.data.spec import Crops
 
 TRIES = 10
 """Boxes that are tried before the central one is taken, as torchvision does."""
-INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 
 
 def draw_boxes(crops: Crops, sizes: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def cut(
 ) -> None:
     """Cut a box, resize it to a square and write it into ``out``.
 
-    Shrinking averages the pixels that fall together (antialiased); enlarging interpolates.
+    Shrinking is antialiased, as Pillow and torchvision do it.
 
     Args:
         pixels: (H, W, C), uint8, uint16 or float32.
@@ -72,8 +72,18 @@ def cut(
     top, left, height, width = (int(value) for value in box)
     region = pixels[top : top + height, left : left + width]
     if (height, width) != (size, size):
-        shrinks = height > size and width > size
-        how = cv2.INTER_AREA if shrinks else INTERPOLATION[interpolation]
-        region = cv2.resize(region, (size, size), interpolation=how)
-        region = region.reshape(size, size, pixels.shape[2])
+        region = _resize(region, size, interpolation)
     out[:] = region[:, ::-1] if flip else region
+
+
+def _resize(region: np.ndarray, size: int, interpolation: str) -> np.ndarray:
+    """Pixels (h, w, C) to (size, size, C) of the same type."""
+    kind = region.dtype
+    if kind == np.uint16:
+        region = region.astype(np.float32)
+    elif not region.flags.writeable:
+        region = region.copy()
+    planes = torch.from_numpy(region).permute(2, 0, 1)[None]
+    planes = F.interpolate(planes, (size, size), mode=interpolation, antialias=True)
+    resized = planes[0].permute(1, 2, 0).numpy()
+    return np.rint(resized).clip(0, 2**16 - 1).astype(kind) if kind == np.uint16 else resized
