@@ -180,7 +180,7 @@ def test_cmyk_jpeg_and_tiff():
 
 def test_ycck_jpeg():
     """A four-channel JPEG whose Adobe marker says YCCK: Y, Cb, Cr of inverted CMY, and K."""
-    ycc = np.asarray(Image.fromarray(smooth()).convert("YCbCr"))
+    ycc = np.asarray(Image.fromarray(255 - smooth()).convert("YCbCr"))
     black = np.full(ycc.shape[:2], 255, np.uint8)  # inverted: no black
     fake = Image.fromarray(255 - np.dstack([ycc, black]), "CMYK")  # Pillow inverts as Adobe does
     data = bytearray(saved(fake, "JPEG", quality=98, subsampling=0))
@@ -304,7 +304,7 @@ def test_tiff_compression_that_needs_a_package_says_which():
         data[tag.valueoffset : tag.valueoffset + 2] = struct.pack("<H", 5)  # LZW
     if "imagecodecs" in sys.modules:
         pytest.skip("imagecodecs reads it")
-    with pytest.raises(Refused, match="LZW.*pip install imagecodecs"):
+    with pytest.raises(Refused, match=r"LZW.*pip install imagecodecs"):
         decode(bytes(data))
 
 
@@ -409,7 +409,9 @@ WHOLE = {
     "gif": lambda: saved(picture(48, 64, 1), "GIF"),
     "tiff": lambda: saved(picture(48, 64), "TIFF"),
     "deep tiff": lambda: tiff(picture(48, 64, 1).astype("u2")),
-    "zlib tiff": lambda: tiff(picture(48, 64, 5), photometric="minisblack", compression="zlib"),
+    "zlib tiff": lambda: tiff(
+        picture(48, 64, 5), photometric="minisblack", planarconfig="contig", compression="zlib"
+    ),
     "npy": lambda: npy(picture(48, 64)),
     "dicom": lambda: dicom(picture(48, 64, 1).astype("u2")),
 }
@@ -436,11 +438,10 @@ def test_changed_bytes_never_raise_anything_but_a_refusal(kind):
         changed[where] ^= random.integers(1, 256)
         try:
             found = decode(bytes(changed), megapixels=4)
-        except Refused as refusal:
-            assert str(refusal)
-        else:
-            assert found.pixels.ndim == 3
-            assert found.pixels.dtype in ("uint8", "uint16", "float32")
+        except Refused:
+            continue
+        assert found.pixels.ndim == 3
+        assert found.pixels.dtype in ("uint8", "uint16", "float32")
 
 
 def test_random_bytes_and_texts_are_no_images():
@@ -522,14 +523,15 @@ def bombs():
 MEASURE = """
 import resource, sys
 from unlabel.data.decode import Refused, decode
-data = open(sys.argv[1], "rb").read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    decode(data)
-    print("decoded", end=" ")
-except Refused as refusal:
-    print("refused", end=" ")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    before = peak()
+    try:
+        decode(open(path, "rb").read())
+        print("decoded", end=" ")
+    except Refused:
+        print("refused", end=" ")
+    print((peak() - before) // 1024)
 """
 
 
@@ -540,23 +542,17 @@ def test_bombs_are_refused_with_bounded_memory(tmp_path):
             decode(data)
         files.append(tmp_path / f"{name}.bin")
         files[-1].write_bytes(data)
-    loop = MEASURE.replace('data = open(sys.argv[1], "rb").read()\n', "").split("before =")[0]
-    code = loop + "".join(
-        "before =" + MEASURE.split("before =")[1].replace("decode(data)", f"decode(open({str(f)!r}, 'rb').read())")
-        for f in files
-    )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    outcomes = done.stdout.split("\n")[:-1]
-    assert [line.split()[0] for line in outcomes] == ["refused"] * len(files)
-    assert max(int(line.split()[1]) for line in outcomes) < 300
+    command = [sys.executable, "-c", MEASURE, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    outcomes = [line.split() for line in done.stdout.splitlines()]
+    assert [outcome for outcome, _ in outcomes] == ["refused"] * len(files)
+    assert max(int(grown) for _, grown in outcomes) < 300
 
 
 def test_size_limit_is_the_users():
     data = saved(Image.new("RGB", (2000, 1000)), "PNG")
     assert decode(data, megapixels=2).pixels.shape == (1000, 2000, 3)
-    with pytest.raises(Refused, match="too large: 2000 x 1000 pixels, over 1.5 megapixels"):
+    with pytest.raises(Refused, match=r"too large: 2000 x 1000 pixels, over 1\.5 megapixels"):
         decode(data, megapixels=1.5)
 
 

@@ -1,7 +1,7 @@
 """Images that are the same, exactly or nearly, within a set or across two.
 
-Exact: equal hashes of the decoded pixels. Near: difference hashes (64 bits) at most three bits
-apart propose a pair, and thumbnails that hardly differ confirm it.
+Exact: equal hashes of the decoded pixels. Near: difference hashes (64 bits) a few bits apart
+propose a pair, and thumbnails that hardly differ confirm it.
 
 Shapes: n images, T*T thumbnail pixels.
 """
@@ -19,10 +19,14 @@ MEAN_DIFFERENCE = 3.0
 """Mean difference of thumbnails, in grey levels of 255, up to which two images are the same."""
 LARGEST_DIFFERENCE = 24
 """Largest difference of one thumbnail pixel, likewise."""
-BITS = 3
-"""Bits in which two hashes may differ. With four bands of 16 bits one band is then equal."""
+MARGIN = 2.0
+"""Grey levels by which a cell must be brighter than the one before it: what is flat stays flat."""
+BITS = 6
+"""Bits in which two hashes may differ. Pairs are sought among those that agree in one of four bands
+of 16 bits: with up to three bits apart there is always such a band, with six nearly always."""
 NEIGHBOURS = 16
-"""In a band's bucket, each image is compared with this many that follow it in order of hash."""
+"""In a band's bucket, each image is compared with this many that follow it in order of hash and,
+among equal hashes, of brightness."""
 
 
 def sketch(pixels: np.ndarray) -> tuple[int, np.ndarray]:
@@ -43,7 +47,7 @@ def sketch(pixels: np.ndarray) -> tuple[int, np.ndarray]:
         grey = (grey - low) * (255 / (high - low) if high > low else 0)
     grey = np.ascontiguousarray(grey, np.float32)
     nine = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
-    bits = np.packbits(nine[:, 1:] > nine[:, :-1])
+    bits = np.packbits((nine[:, 1:] > nine[:, :-1] + MARGIN).reshape(16, 4).T)
     small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return int.from_bytes(bits.tobytes(), "big"), np.rint(small).astype(np.uint8).reshape(-1)
 
@@ -68,9 +72,10 @@ def near_pairs(sketches: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
         thumbnails: uint8 (n, T*T).
     """
     found = [np.empty((0, 2), np.int64)]
+    brightness = thumbnails.mean(axis=1)
     for band in range(4):
         key = (sketches >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.lexsort((sketches, key))
+        order = np.lexsort((brightness, sketches, key))
         for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
             pairs = np.stack([order[:-step], order[step:]], axis=1)
             pairs = pairs[key[pairs[:, 0]] == key[pairs[:, 1]]]
@@ -88,8 +93,8 @@ def _confirmed(pairs: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
 def find_pairs(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Exact and near duplicates within a store, as pairs of rows; near ones among what is left."""
     exact = exact_pairs(store.column("hash"))
-    near = near_pairs(store.column("sketch"), _thumbnails(store))
-    return exact, near[~np.isin(near, exact[:, 1]).any(axis=1)]
+    once = np.setdiff1d(np.arange(len(store)), exact[:, 1])
+    return exact, once[near_pairs(store.column("sketch")[once], _thumbnails(store)[once])]
 
 
 def overlap(ours: Store, theirs: Store) -> list[tuple[str, str]]:

@@ -151,8 +151,10 @@ def _alone(work: Path) -> Iterator[None]:
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
         with lock:
-            yield
-            Path(lock.lock_file).unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         raise OutputExists(f"Another process is ingesting into {work}. Wait for it.") from None
     except OSError as error:
