@@ -83,9 +83,9 @@ def test_every_hidden_patch_is_predicted_at_its_own_place(monkeypatch, options):
     batch = batch_for(method, 4)
     seen = {}
 
-    def record(logits, targets):
+    def record(features, head, targets):
         seen["targets"] = targets
-        return logits.sum(), {}
+        return head(features).sum(), {}
 
     monkeypatch.setattr("unlabel.methods.splitmask.token_loss", record)
     monkeypatch.setattr(method.tokenizer, "tokens", lambda x: torch.arange(16).expand(len(x), -1))

@@ -229,7 +229,10 @@ def test_token_loss_against_float64_loops():
     torch.manual_seed(0)
     logits, targets = torch.randn(40, 7), torch.randint(7, (40,))
     counted = torch.rand(40) < 0.7
-    loss, scalars = token_loss(logits, targets, counted)
+    head = torch.nn.Linear(7, 7)
+    torch.nn.init.eye_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    loss, scalars = token_loss(logits, head, targets, counted)
     rows = [(row.double(), int(t)) for row, t, c in zip(logits, targets, counted, strict=True) if c]
     expected = sum(row.exp().sum().log() - row[t] for row, t in rows) / len(rows)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

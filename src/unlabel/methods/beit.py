@@ -105,9 +105,10 @@ class BEiT(Method):
         )
         # The hidden ones come last; where a mask falls short, the few seen ones do not count.
         last = seen_first(seen)[:, -self.hidden :]
-        logits = self.head(take(features[:, self.backbone.prefix :], last)).flatten(0, 1)
+        predicted = take(features[:, self.backbone.prefix :], last).flatten(0, 1)
         targets = self.tokenizer.tokens(images).gather(1, last).flatten()
-        loss, scalars = token_loss(logits, targets, ~seen.gather(1, last).flatten())
+        counted = ~seen.gather(1, last).flatten()
+        loss, scalars = token_loss(predicted, self.head, targets, counted)
         return Losses(loss, scalars | {"mim": loss.detach()})
 
     def enlarge(self, hidden: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class SplitMask(Method):
         tokens = self.tokenizer.tokens(images)
         pairs = zip(orders, self.visible, strict=True)
         targets = [tokens.gather(1, order[:, seen:]).flatten() for order, seen in pairs]
-        mim, scalars = token_loss(self.head(hidden), torch.cat(targets))
+        mim, scalars = token_loss(hidden, self.head, torch.cat(targets))
         options = self.options
         first, second = self.projector(descriptors).chunk(2)
         match, accuracy = info_nce(

@@ -1,22 +1,24 @@
 """Predicting a visual token for each hidden patch: loss, and what it must beat.
 
-Shapes: M predicted patches, V tokens of the vocabulary.
+Shapes: M predicted patches, D features, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+
+from unlabel.methods.parts.linear_cross_entropy import linear_cross_entropy
 
 
 def token_loss(
-    logits: Tensor, targets: Tensor, counted: Tensor | None = None
+    features: Tensor, head: nn.Linear, targets: Tensor, counted: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean cross-entropy, and scalars that say how hard the task was.
 
     Args:
-        logits: (M, V).
+        features: (M, D).
+        head: from D to V.
         targets: int64 (M,).
         counted: bool (M,), false for predictions to leave out; all count when not given. If none
             counts, the loss is zero.
@@ -28,10 +30,9 @@ def token_loss(
     """
     weights = torch.ones_like(targets, dtype=torch.float32) if counted is None else counted.float()
     weights = weights / weights.sum().clamp(min=1)
-    loss = (cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
+    loss, right = linear_cross_entropy(features, head, targets, weights)
     with torch.no_grad():
-        right = logits.argmax(1) == targets
-        shares = weights.new_zeros(logits.shape[1]).scatter_add(0, targets, weights)
+        shares = weights.new_zeros(head.out_features).scatter_add(0, targets, weights)
         scalars = {
             "mim_accuracy": (right * weights).sum(),
             "majority_share": shares.max(),
