@@ -41,7 +41,8 @@ def largest_batch(config: PretrainConfig) -> int:
         if "No executable batch size" not in str(error):
             raise
         raise OutOfMemory(
-            "Not even one image fits this device's memory. Choose a smaller --model or --image-size."
+            "Not even one image fits this device's memory. "
+            "Choose a smaller --model or --image-size."
         ) from None
 
 

@@ -31,7 +31,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _groups(module: nn.Module, config: OptimConfig) -> list[dict]:
     exempt = _exempt(module)
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             spare = parameter.ndim <= 1 or name in exempt
@@ -50,7 +51,7 @@ def _layer_groups(method: Method, config: OptimConfig) -> list[dict]:
     groups = param_groups_layer_decay(
         net,
         weight_decay=config.weight_decay,
-        no_weight_decay_list=net.no_weight_decay() if hasattr(net, "no_weight_decay") else (),
+        no_weight_decay_list=_exempt(net),
         layer_decay=config.layer_decay,
     )
     held = {id(p) for p in net.parameters()}

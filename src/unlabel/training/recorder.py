@@ -56,14 +56,12 @@ class Recorder:
             self.accelerator.log(values, step=row["step"])
         self._refuse_what_is_not_finite(rows)
 
-    def monitor(self, step: int, values: dict[str, float]) -> dict[str, float]:
+    def monitor(self, step: int, values: dict[str, float]) -> None:
         """Log one look at the held-out images after ``step`` updates."""
-        row = {"kind": "monitor", "step": step, **values}
         if self.accelerator.is_main_process:
-            self.run.append_metrics([row])
+            self.run.append_metrics([{"kind": "monitor", "step": step, **values}])
         self.accelerator.log({f"monitor/{k}": v for k, v in values.items()}, step=step)
         self.since = time.perf_counter()
-        return row
 
     def _rows(self) -> list[dict]:
         """One transfer for all scalars of all waiting steps."""

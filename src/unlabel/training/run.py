@@ -121,6 +121,7 @@ class Run:
 def _belongs(row: dict[str, Any], step: int) -> bool:
     """Whether a row was logged in the first ``step`` updates.
 
-    Training rows carry the number of the update (from 0); monitors the number of updates done.
+    Training rows carry the number of the update (from 0); monitors the number of updates done. A
+    run without a checkpoint starts anew, its first look included.
     """
-    return row["step"] < step or (row["kind"] == "monitor" and row["step"] == step)
+    return row["step"] < step or (row["kind"] == "monitor" and row["step"] == step > 0)

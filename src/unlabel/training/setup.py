@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from unlabel.backbones.attention import suit_attention
 from unlabel.backbones.build import build_backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
+from unlabel.data.spec import ViewSpec
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
 from unlabel.machine import this_machine
@@ -29,6 +30,8 @@ from unlabel.training.run import Run
 
 PREPARE_IMAGES = 4096
 """Training images that a method may look at before step 0, to fit a tokenizer say."""
+SAMPLE_BATCH = 256
+"""Images of that sample that are read together."""
 
 
 @dataclass
@@ -61,7 +64,7 @@ def assemble(run: Run) -> Training:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    method.prepare(_sample(training, config))
+    method.prepare(_sample(method, learnt_from, config))
     method.to(accelerator.device)
     suit_attention(method, accelerator.device, math.prod(method.backbone.grid))
     optimizer = build_optimizer(method, config.optim)
@@ -127,9 +130,16 @@ def _accelerator(run: Run) -> Accelerator:
     return accelerator
 
 
-def _sample(batches: Batches, config: PretrainConfig) -> Tensor:
-    """Normalised first crops of the first batches, on the processor."""
-    wanted = max(1, PREPARE_IMAGES // config.batch_size) * config.accumulate
-    group = next(iter(batches.spec.crops))
-    crops = stream(batches, 0, wanted, workers=0, device=torch.device("cpu"))
-    return torch.cat([batch.views[group][:, 0] for batch in crops])
+def _sample(method: Method, store: Store, config: PretrainConfig) -> Tensor:
+    """Normalised crops of the first group, one an image, on the processor."""
+    _, some = store.holdout(1.0, PREPARE_IMAGES, config.seed)
+    group, crops = next(iter(method.spec.crops.items()))
+    batches = Batches(
+        some,
+        ViewSpec({group: replace(crops, count=1)}),
+        seed=config.seed,
+        batch_size=SAMPLE_BATCH,
+        fixed=True,
+    )
+    found = stream(batches, 0, len(batches), workers=0, device=torch.device("cpu"))
+    return torch.cat([batch.views[group][:, 0] for batch in found])
