@@ -242,3 +242,19 @@ def test_token_loss_against_float64_loops():
     assert scalars["majority_share"].item() == pytest.approx(shares.max().item())
     entropy = -sum(s * s.log() for s in shares.double() if s > 0)
     assert scalars["token_perplexity"].item() == pytest.approx(entropy.exp().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["random-projection", "random-patches", "k-means"])
+def test_flat_patches_share_a_token_whatever_their_brightness(kind):
+    """What their centring leaves is rounding, which must not choose their tokens."""
+    method = tokenizer(tokenizer=kind, vocabulary=16)
+    levels = normalised(torch.linspace(0, 1, 64)[:, None, None, None].expand(-1, 3, 32, 32))
+    lively = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    method.fit(torch.cat([levels, lively]))
+    assert (method.tokens(levels) == 0).all()
+    assert len(method.tokens(lively).unique()) > 8
+    used = method.codebook[method.offset == 0]
+    torch.testing.assert_close(used.norm(dim=1), torch.ones(len(used)))
+    method.fit(levels)
+    assert torch.isfinite(method.codebook).all()
+    assert (method.tokens(levels) == 0).all()

@@ -21,12 +21,17 @@ from unlabel.methods.base import DataInfo
 from unlabel.methods.parts.dvae import DVAETokenizer
 from unlabel.methods.parts.kmeans import spherical_kmeans
 from unlabel.methods.parts.pixels import patchify
+from unlabel.methods.parts.positions import take
 from unlabel.methods.parts.precision import full_precision
 
 SIDE = 8
 """Largest side of a compared patch in pixels (the paper's patches; BEiT's second view)."""
 SAMPLE = 65_536
 """Most patches that k-means learns from."""
+FLAT = 1e-3
+"""Length (of pixels in [0, 1]) below which a patch is flat: what is left of it is rounding."""
+SPARE = 4
+"""Patches looked at for each one wanted, as flat ones are left out."""
 
 
 class TokenizerOptions(Settings):
@@ -82,6 +87,7 @@ class Codebook(nn.Module):
     """The token of a patch is the unit vector of the codebook that is nearest by cosine.
 
     Pixels are compared in [0, 1]. Patches of more than 8 pixels a side are averaged down to 8 by 8.
+    Flat patches point nowhere once their mean is gone: they all get token 0.
     When there are fewer patches to learn from than tokens, the rows left over stay zero and are
     never given: ``offset`` is minus infinity there.
     """
@@ -111,11 +117,11 @@ class Codebook(nn.Module):
         """Fill the codebook from training crops; a random projection stays as it was drawn."""
         if self.kind == "random-projection":
             return
-        vectors = _mixed(normalize(self.vectors(pixels), dim=2))
-        if self.kind == "random-patches":
-            codes = vectors[: self.vocabulary]
-        else:
-            codes = spherical_kmeans(vectors[:SAMPLE], self.vocabulary)
+        wanted = self.vocabulary if self.kind == "random-patches" else SAMPLE
+        vectors = _mixed(self._sample(pixels, SPARE * wanted))[:wanted]
+        codes = vectors
+        if self.kind == "k-means":
+            codes = spherical_kmeans(vectors, self.vocabulary)
         self.codebook.zero_()[: len(codes)] = codes
         self.offset.zero_()[len(codes) :] = float("-inf")
 
@@ -125,7 +131,18 @@ class Codebook(nn.Module):
         vectors = self.vectors(images)
         with full_precision(images):
             scores = torch.addmm(self.offset, vectors.flatten(0, 1), self.codebook.T)
-        return scores.argmax(1).view(vectors.shape[:2])
+        flat = vectors.norm(dim=2) < FLAT
+        return scores.max(1).indices.view(flat.shape).masked_fill(flat, 0)
+
+    def _sample(self, pixels: Tensor, wanted: int) -> Tensor:
+        """About ``wanted`` patches (n, k, d), k drawn from each image; a few images at a time."""
+        each = -(-wanted // len(pixels))
+        drawn = []
+        for images in pixels.split(256):
+            vectors = self.vectors(images)
+            index = torch.rand(vectors.shape[:2]).argsort(1)[:, :each]
+            drawn.append(take(vectors, index))
+        return torch.cat(drawn)
 
     def vectors(self, images: Tensor) -> Tensor:
         """What is compared, (B, N, d): pixels in [0, 1], or centred ones."""
@@ -137,13 +154,13 @@ class Codebook(nn.Module):
 
 
 def _mixed(vectors: Tensor) -> Tensor:
-    """Patches (n, N, d) in random order, one of each image before a second one: (m, d).
+    """Unit patches (m, d) of (n, k, d) in random order, one of each image before a second one.
 
     Flat patches, which have no direction, are left out; if all are flat, one is kept.
     """
     shape = vectors.shape[:2]
-    turn = torch.rand(shape).argsort(1).argsort(1)
+    turn = torch.arange(shape[1]).expand(shape)
     order = (turn + 0.99 * torch.rand(shape)).flatten().argsort()
     mixed = vectors.flatten(0, 1)[order]
-    lively = mixed[mixed.square().sum(1) > 0.5]
-    return lively if len(lively) else mixed[:1]
+    lively = mixed[mixed.norm(dim=1) >= FLAT]
+    return normalize(lively if len(lively) else mixed[:1], dim=1)
