@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlabel.analysis.features import bf16, embed_all
+from unlabel.backbones.attention import suit_attention
 from unlabel.backbones.base import Backbone
 from unlabel.config import OptimConfig
 from unlabel.data.images import Images, normalise
@@ -97,6 +99,7 @@ def fit(
         seed=seed,
         batch_size=batch_size,
     )
+    suit_attention(classifier, torch.device(device), math.prod(classifier.backbone.grid))
     classifier.train()
     with seeded(seed):
         for step, batch in enumerate(stream(batches, 0, steps, workers=workers, device=device)):

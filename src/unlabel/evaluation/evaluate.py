@@ -44,8 +44,8 @@ def evaluate(
 
     Raises:
         UsageError: no subject takes part in any of the protocols.
-        DataError: there are no labels, the test set has classes that training lacks, or images
-            are in both sets.
+        DataError: there are no labels, the test set has classes that training lacks, all training
+            images are test images, or a network takes other images than these.
     """
     settings = settings or EvaluationConfig()
     sets = LabelledSets.of(train, test, settings.seed)

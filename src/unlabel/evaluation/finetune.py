@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from pydantic import Field
 from timm.data import Mixup
@@ -13,6 +16,7 @@ from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Crops
 from unlabel.data.store import Store
 from unlabel.evaluation.classifier import Classifier, fit, seeded
+from unlabel.evaluation.linear import LinearProbe
 from unlabel.training.optim import build_optimizer
 
 
@@ -33,14 +37,21 @@ class FinetuneConfig(Settings):
     min_steps: int = Field(100, ge=1)
     max_steps: int = Field(1000, ge=1)
     batch_size: int = Field(128, ge=2, multiple_of=2)
-    """Images of one update; ``SMALL_BATCH`` where there are fewer labels than that."""
-    lr: float = Field(1e-3, gt=0)
+    """Most images of one update. With fewer labels it is the power of two that holds them all, from
+    ``SMALLEST_BATCH`` up."""
+    head: Literal["probe", "random"] = "probe"
+    """The classifier's start: the linear probe of the same labels (Kumar et al. 2022, arXiv
+    2202.10054), so that the first updates do not spoil the features, or random as in most papers.
+    Training from scratch always starts at random."""
+    lr: float = Field(2e-3, gt=0)
     """Peak learning rate at 256 images a step, from the pre-trained start."""
-    scratch_lr: float = Field(1e-3, gt=0)
+    scratch_lr: float = Field(4e-3, gt=0)
     """The same for training from scratch, which has no layer decay."""
     layer_decay: float = Field(0.75, gt=0, le=1)
     """Factor of the learning rate from each block to the one below it."""
     weight_decay: float = Field(0.05, ge=0)
+    clip_grad: float | None = Field(1.0, gt=0)
+    """Largest norm of the whole gradient."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the updates over which the learning rate climbs from zero; then a cosine."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -50,19 +61,20 @@ class FinetuneConfig(Settings):
     """Alpha of mixup; 0 is none. The published 0.8 needs thousands of updates to pay."""
     cutmix: float = Field(0.0, ge=0)
     """Alpha of CutMix; 0 is none. Published: 1.0."""
-    scale: tuple[float, float] = (0.35, 1.0)
+    scale: tuple[float, float] = (0.7, 1.0)
     """Share of the image's area that a training crop covers. Published: (0.08, 1)."""
     flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip; 0 where left and right matter, as in writing."""
 
     def budget(self, images: int) -> tuple[int, int]:
         """Updates and batch size for so many labelled images."""
-        batch = self.batch_size if images > SMALL_BATCH else min(SMALL_BATCH, self.batch_size)
+        holds_all = 2 ** math.ceil(math.log2(max(images, 1)))
+        batch = min(max(holds_all, SMALLEST_BATCH), self.batch_size)
         by_epochs = round(self.epochs * images / batch)
         return self.steps or min(max(by_epochs, self.min_steps), self.max_steps), batch
 
 
-SMALL_BATCH = 32
+SMALLEST_BATCH = 32
 
 
 def finetune(
@@ -71,6 +83,7 @@ def finetune(
     settings: FinetuneConfig,
     *,
     scratch: bool = False,
+    probe: LinearProbe | None = None,
     seed: int = 0,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -84,6 +97,7 @@ def finetune(
         store: labelled training images, all with a label.
         settings: budget and recipe.
         scratch: the start is random: ``scratch_lr``, no layer decay.
+        probe: where the head starts; at random when not given.
         seed: of the head, the order, the crops, drop path and mixup.
         mean: of pixels in [0, 1], a value a channel.
         std: likewise.
@@ -98,15 +112,17 @@ def finetune(
         weight_decay=settings.weight_decay,
         layer_decay=1.0 if scratch else settings.layer_decay,
         warmup=settings.warmup,
+        clip_grad=settings.clip_grad,
     )
     set_drop_path(backbone.net, settings.drop_path)
     with seeded(seed):
         classifier = Classifier(backbone, classes, mean, std).to(device)
+    if probe is not None:
+        classifier.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
     fit(
         classifier,
         store,
-        # It asks for parameters and ``backbone.net`` alone, which a classifier has as well.
-        build_optimizer(classifier, optim),  # type: ignore[arg-type]
+        layered_optimizer(classifier, optim),
         optim,
         Crops(backbone.image_size, scale=settings.scale, flip=settings.flip),
         steps=steps,
@@ -118,6 +134,20 @@ def finetune(
         workers=workers,
     )
     return classifier
+
+
+def layered_optimizer(classifier: Classifier, optim: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW whose learning rates decay from the head down, the head's being the full one.
+
+    timm counts from the last block, because the network alone has no head.
+    """
+    # It asks for parameters and ``backbone.net`` alone, which a classifier has as well.
+    optimizer = build_optimizer(classifier, optim)  # type: ignore[arg-type]
+    below = {id(p) for p in classifier.backbone.net.parameters()}
+    for group in optimizer.param_groups:
+        if id(group["params"][0]) in below:
+            group["lr_scale"] *= optim.layer_decay
+    return optimizer
 
 
 def _mixup(settings: FinetuneConfig, classes: int) -> Mixup | None:

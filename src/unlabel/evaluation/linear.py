@@ -5,6 +5,7 @@ Shapes: n images, D features, C classes, L regularisations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,14 +18,17 @@ from torch.nn import functional as F
 
 REGULARISATIONS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 """L2 strengths tried, strong to weak: each solution starts the search for the next."""
-FALLBACK = 0.1
-"""L2 strength where a class has a single label, so that nothing can be held out."""
+FALLBACK = 0.01
+"""L2 strength where a class has a single label, so that nothing can be held out; and of strengths
+that are equally good the one nearest to it wins."""
 FOLDS = 5
 """Parts of the training images; each is held out once while there are few labels."""
 FEW = 2000
 """Up to so many labels every part is held out in turn; beyond it one part is enough."""
-ITERATIONS = 100
-"""Most L-BFGS iterations of one fit while choosing; the last fit may take ten times as many."""
+ITERATIONS = 50
+"""Most L-BFGS iterations of one fit while choosing."""
+FINAL_ITERATIONS = 300
+"""Most L-BFGS iterations of the last fit, on all images."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def fit_linear(
     The transfer protocol of BYOL (arXiv 2006.07733, appendix D.1), with a shorter list of
     regularisations, on standardised features. The objective is the mean cross-entropy plus half the
     L2 strength times the squared weights; the bias is free. The strength with the best accuracy
-    over stratified held-out parts wins (the stronger one of equals), and the probe is fitted again
-    on all images. A class with a single label leaves nothing to hold out: then it is ``FALLBACK``.
+    over stratified held-out parts wins, and the probe is fitted again on all images. A class with a
+    single label leaves nothing to hold out: then it is ``FALLBACK``.
 
     Args:
         features: float (n, D), on the device to compute on.
@@ -75,29 +79,36 @@ def fit_linear(
     std = torch.where(std > 1e-6 * std.max().clamp(min=1e-12), std, 1.0)
     x, y = (features.float() - mean) / std, labels.to(features.device)
     path = sorted(regularisations, reverse=True)
-    chosen = path[0] if len(path) == 1 else _choose(x, y, classes, path, seed)
-    solution = minimise(x, y, classes, chosen, iterations=10 * ITERATIONS)
+    chosen, start = (path[0], None) if len(path) == 1 else _choose(x, y, classes, path, seed)
+    solution = minimise(x, y, classes, chosen, start=start, iterations=FINAL_ITERATIONS)
     weight = solution[:, :-1] / std
     return LinearProbe(weight, solution[:, -1] - weight @ mean, chosen)
 
 
-def _choose(x: Tensor, y: Tensor, classes: int, path: Sequence[float], seed: int) -> float:
-    """The strength of ``path`` (strong to weak) that is best on held-out images."""
+def _choose(
+    x: Tensor, y: Tensor, classes: int, path: Sequence[float], seed: int
+) -> tuple[float, Tensor | None]:
+    """The strength of ``path`` (strong to weak) that is best on held-out images.
+
+    With it comes a solution at that strength, of a part of the images, to start from.
+    """
     truth = y.cpu().numpy()
     counts = np.bincount(truth)
     folds = min(FOLDS, int(counts[counts > 0].min()))
     if folds < 2:
-        return FALLBACK
+        return FALLBACK, None
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
-    right = np.zeros(len(path))
+    right, solutions = np.zeros(len(path)), [torch.empty(0)] * len(path)
     for fit, held in splits if len(truth) <= FEW else splits[:1]:
         a, b = (torch.from_numpy(rows).to(x.device) for rows in (fit, held))
         solution = None
         for i, strength in enumerate(path):
-            solution = minimise(x[a], y[a], classes, strength, start=solution)
+            solution = solutions[i] = minimise(x[a], y[a], classes, strength, start=solution)
             scores = F.linear(x[b], solution[:, :-1], solution[:, -1])
             right[i] += (scores.argmax(1) == y[b]).sum().item()
-    return path[int(right.argmax())]
+    equals = [i for i in range(len(path)) if right[i] == right.max()]
+    best = min(equals, key=lambda i: abs(math.log(path[i] / FALLBACK)))
+    return path[best], solutions[best]
 
 
 def minimise(

@@ -27,11 +27,15 @@ class LabelledSets:
         labels: int64 (n,), classes of ``train``.
         truth: int64 (m,), classes of ``test``, numbered as in ``train``.
         classes: their names.
+        left_out: training images left out because they are, pixel for pixel, test images.
     """
 
     def __init__(self, train: Store, test: Store) -> None:
-        self.train, self.labels = _labelled(train, "training")
         self.test, own = _labelled(test, "test")
+        unseen = _without(train, self.test)
+        self.left_out = len(train) - len(unseen)
+        self.train, self.labels = _labelled(unseen, "training")
+        _refuse_other_pixels(train, test)
         self.classes = tuple(train.info.classes)
         self.truth = torch.from_numpy(_renumber(own, tuple(test.info.classes), self.classes))
         self.subset = lru_cache(maxsize=None)(self._subset)
@@ -42,8 +46,8 @@ class LabelledSets:
         """Training and test images as given, as split in the store, or split here by the seed.
 
         Raises:
-            DataError: there are no labels, the test set has classes that training lacks, or
-                images are in both sets.
+            DataError: there are no labels, the test set has classes that training lacks, or all
+                training images are test images.
         """
         if test is None and {"train", "test"} <= set(train.info.splits):
             train, test = train.split("train"), train.split("test")
@@ -51,7 +55,6 @@ class LabelledSets:
             whole, labels = _labelled(train, "given")
             ours, held = split_labelled(labels, seed=seed)
             train, test = whole.select(ours), whole.select(held)
-        _refuse_overlap(train, test)
         return cls(train, test)
 
     def _subset(self, size: str, seed: int) -> np.ndarray:
@@ -95,13 +98,26 @@ def _renumber(labels: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]
     return np.array([classes.index(name) if name in classes else -1 for name in own])[labels]
 
 
-def _refuse_overlap(train: Store, test: Store) -> None:
-    """Raise DataError where an image of one store is in both sets."""
-    if train.path != test.path:
-        return
-    shared = np.intersect1d(train.ids, test.ids)
-    if len(shared):
+def _refuse_other_pixels(train: Store, test: Store) -> None:
+    """Raise DataError unless both have the same channels and number type."""
+    ours, theirs = ((s.info.channels, s.info.dtype) for s in (train, test))
+    if ours != theirs:
         raise DataError(
-            f"{len(shared)} images are both trained and tested on. Give separate test images with "
-            "--test, or none, and a fifth is set apart."
+            f"Training images have {ours[0]} channels of {ours[1]}, test images {theirs[0]} of "
+            f"{theirs[1]}. Ingest both from images of one kind."
         )
+
+
+def _without(train: Store, test: Store) -> Store:
+    """The images of ``train`` that are not, pixel for pixel, in ``test`` as well.
+
+    Raises:
+        DataError: all of them are.
+    """
+    shared = np.isin(train.column("hash"), test.column("hash"))
+    if shared.all():
+        raise DataError(
+            f"All {len(train)} training images are test images too, so accuracy would say nothing. "
+            "Give separate test images with --test, or none, and a fifth is set apart."
+        )
+    return train.select(~shared) if shared.any() else train

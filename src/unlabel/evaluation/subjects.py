@@ -27,6 +27,7 @@ class Subject:
             one, which fine-tuning may change.
         protocols: those that make sense for it.
         image_size: side in pixels of the images it sees.
+        channels: of those images; ``None`` for any.
         scratch: whether its weights are random, so that fine-tuning is training from scratch.
         mean: of its training pixels, a value a channel; the training store's when ``None``.
         std: likewise.
@@ -35,6 +36,7 @@ class Subject:
     build: Callable[[int], Backbone] | None
     protocols: frozenset[str]
     image_size: int
+    channels: int | None = None
     scratch: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -55,20 +57,37 @@ def pretrained(
     def build(seed: int) -> Backbone:
         return copy.deepcopy(backbone)
 
-    return Subject(build, FROZEN | {"finetune"}, backbone.image_size, mean=mean, std=std)
+    return Subject(
+        build,
+        FROZEN | {"finetune"},
+        backbone.image_size,
+        backbone.in_chans,
+        mean=mean,
+        std=std,
+    )
 
 
 def untrained(model: ModelConfig, *, seed: int = 0) -> Subject:
     """The same network at random initialisation, frozen: what the architecture alone brings."""
     network = random_network(model, seed)
-    return Subject(lambda _: copy.deepcopy(network), FROZEN, network.image_size, scratch=True)
+    return Subject(
+        lambda _: copy.deepcopy(network),
+        FROZEN,
+        network.image_size,
+        network.in_chans,
+        scratch=True,
+    )
 
 
 def labels_only(model: ModelConfig) -> Subject:
     """The same network trained on the labels alone, from another random start with each seed."""
-    size = random_network(model, 0).image_size
+    network = random_network(model, 0)
     return Subject(
-        lambda seed: random_network(model, seed), frozenset({"finetune"}), size, scratch=True
+        lambda seed: random_network(model, seed),
+        frozenset({"finetune"}),
+        network.image_size,
+        network.in_chans,
+        scratch=True,
     )
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from unlabel.analysis.knn import predict_knn
 from unlabel.backbones.base import Backbone
 from unlabel.data.images import Images
-from unlabel.errors import UsageError
+from unlabel.errors import DataError, UsageError
 from unlabel.evaluation.classifier import Classifier
 from unlabel.evaluation.features import extract
 from unlabel.evaluation.finetune import finetune
-from unlabel.evaluation.linear import fit_linear
+from unlabel.evaluation.linear import LinearProbe, fit_linear
 from unlabel.evaluation.linear_sgd import probe_sgd
 from unlabel.evaluation.sets import LabelledSets
 from unlabel.evaluation.settings import EvaluationConfig
@@ -34,10 +34,17 @@ class Trial:
         settings: EvaluationConfig,
         device: torch.device,
     ) -> None:
+        has = sets.train.info.channels
+        if subject.channels not in (None, has):
+            raise DataError(
+                f"A network to be measured takes {subject.channels} channels, and the images have "
+                f"{has}. Compare networks that take the same images."
+            )
         self.subject = subject
         self.sets = sets
         self.settings = settings
         self.device = device
+        self._probes: dict[tuple[bytes, int], LinearProbe] = {}
         self.pixels = {
             "mean": subject.mean or sets.train.info.mean,
             "std": subject.std or sets.train.info.std,
@@ -56,15 +63,16 @@ class Trial:
     def details(self, protocol: str, images: int) -> dict[str, Any]:
         """Settings of ``protocol`` with so many labelled images, as results keep them."""
         settings = self.settings
+        found: dict[str, Any] = {}
         if protocol == "knn":
-            return {"k": min(settings.k, images), "temperature": settings.temperature}
-        if protocol == "linear-sgd":
-            return settings.linear_sgd.model_dump(mode="json")
-        if protocol == "finetune":
+            found = {"k": min(settings.k, images), "temperature": settings.temperature}
+        elif protocol == "linear-sgd":
+            found = settings.linear_sgd.model_dump(mode="json")
+        elif protocol == "finetune":
             steps, batch_size = settings.finetune.budget(images)
-            budget = {"steps": steps, "batch_size": batch_size}
-            return settings.finetune.model_dump(mode="json") | budget
-        return {}
+            found = settings.finetune.model_dump(mode="json")
+            found |= {"steps": steps, "batch_size": batch_size}
+        return found | {"left_out": self.sets.left_out}
 
     def _knn(self, rows: np.ndarray, seed: int) -> Tensor:
         train, labels, test = self._known(rows)
@@ -72,8 +80,15 @@ class Trial:
         return predict_knn(train, labels, test, k=settings.k, temperature=settings.temperature)
 
     def _linear(self, rows: np.ndarray, seed: int) -> Tensor:
-        train, labels, test = self._known(rows)
-        return fit_linear(train, labels, len(self.sets.classes), seed=seed).predict(test)
+        return self._probe(rows, seed).predict(self._features[1])
+
+    def _probe(self, rows: np.ndarray, seed: int) -> LinearProbe:
+        """The linear probe of these labels, fitted once for itself and for fine-tuning's start."""
+        key = (rows.tobytes(), seed)
+        if key not in self._probes:
+            train, labels, _ = self._known(rows)
+            self._probes[key] = fit_linear(train, labels, len(self.sets.classes), seed=seed)
+        return self._probes[key]
 
     def _linear_sgd(self, rows: np.ndarray, seed: int) -> Tensor:
         return self._test(
@@ -89,12 +104,14 @@ class Trial:
         )
 
     def _finetune(self, rows: np.ndarray, seed: int) -> Tensor:
+        from_probe = self.settings.finetune.head == "probe" and not self.subject.scratch
         return self._test(
             finetune(
                 self._network(seed),
                 self.sets.train.select(rows),
                 self.settings.finetune,
                 scratch=self.subject.scratch,
+                probe=self._probe(rows, seed) if from_probe else None,
                 seed=seed,
                 device=self.device,
                 workers=self.settings.workers,
@@ -140,13 +157,22 @@ class Trial:
             batch_size=settings.batch_size,
             workers=settings.workers,
         )
-        return (
+        found = (
             extract(self.subject, train, device=self.device, **self.pixels),
             extract(self.subject, self._test_images, device=self.device, **self.pixels),
         )
+        return found if self.subject.build else _without_copies(*found, store.info.channels)
 
     def _known(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Features and labels of training rows, and features of the test images."""
         train, test = self._features
         places = torch.from_numpy(np.searchsorted(self._used, rows)).to(train.device)
         return train[places], torch.from_numpy(self.sets.labels[rows]).to(train.device), test
+
+
+def _without_copies(train: Tensor, test: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Raw pixels without channels that only repeat the first, as in grey images stored as RGB."""
+    parts = [pixels.unflatten(1, (channels, -1)) for pixels in (train, test)]
+    if all((part == part[:, :1]).all() for part in parts):
+        parts = [part[:, :1] for part in parts]
+    return parts[0].flatten(1), parts[1].flatten(1)
