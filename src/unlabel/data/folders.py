@@ -35,7 +35,8 @@ def list_folder(root: Path, folder_labels: bool) -> Listing:
             items += [replace(item, name=f"{shard}/{item.name}") for item in part.items]
             refused += [(f"{shard}/{member}", reason) for member, reason in part.refused]
         elif suffix not in IMAGES and (suffix or not _begins_as_image(root / name)):
-            refused.append((name, f"not an image: {suffix or 'such'} files are not read"))
+            kind = f"{suffix} files are not read" if suffix else "by its first bytes"
+            refused.append((name, f"not an image: {kind}"))
         else:
             split, label = _place(name, splits)
             reader = FileReader(os.path.join(root, name))
