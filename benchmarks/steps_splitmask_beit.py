@@ -1,28 +1,39 @@
 """SplitMask's whole training step beside BEiT's, and BEiT's beside transformers'.
 
-    python benchmarks/steps_splitmask_beit.py [--batch 8] [--turns 5] [--model NAME] [--busy]
+    python benchmarks/steps_splitmask_beit.py [--batch 8] [--turns 5] [--model vit_base_patch16_224]
+        [--dvae] [--busy]
 
-All take turns on the same images in one process, with the same fused AdamW and the same random
-projection, which is part of every step; a time is the median over the turns, a ratio the median of
-each turn's ratio. The precision is bfloat16 where the processor multiplies in it. transformers runs
-as it comes (its ``sdpa`` attention), with its ``eager`` attention, and at its default precision,
-float32; it is set to absolute positions without relative bias or LayerScale, as ours is. On a
+All take turns on the same images in one process, with the same fused AdamW and the same tokenizer,
+which is part of every step; a time is the median over the turns, a ratio the median of each turn's
+ratio. The tokenizer is a random projection, or with ``--dvae`` an untrained encoder of DALL-E's
+size, which is what the paper timed. The precision is bfloat16 where the processor multiplies in it.
+transformers runs as it comes (its ``sdpa`` attention), with its ``eager`` attention, and at its
+default precision, float32; it is set to BEiT's variant with absolute positions, as ours is. On a
 machine with other work, ``--busy`` counts the processor's time on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from steps_mae import PEER, Step, batch_for, method, method_step, optimizer, take_turns, update
+from safetensors.torch import save_file
+from steps_mae import DATA, PEER, Step, batch_for, method_step, optimizer, take_turns, update
 from torch import Tensor
 from transformers import BeitConfig, BeitForMaskedImageModeling
 
+from unlabel.backbones.attention import suit_attention
+from unlabel.backbones.build import build_backbone
+from unlabel.config import ModelConfig
 from unlabel.machine import this_machine
 from unlabel.methods.base import Method
+from unlabel.methods.parts.dvae import Encoder
+from unlabel.methods.registry import build_method
 
 
 def main() -> None:
@@ -32,7 +43,8 @@ def main() -> None:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if this_machine().bf16 else torch.float32
     images = torch.randn(arguments.batch, 3, 224, 224)
-    splitmask, beit = (method(name, arguments.model) for name in ("splitmask", "beit"))
+    options = untrained_dvae() if arguments.dvae else {}
+    splitmask, beit = (method(name, arguments.model, options) for name in ("splitmask", "beit"))
     peer = transformers_beit(arguments.model, beit.tokenizer.vocabulary)
     own = optimizer(peer)
     steps = {
@@ -50,9 +62,28 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--model", choices=sorted(PEER), default="vit_base_patch16_224")
+    parser.add_argument("--dvae", action="store_true")
+    parser.add_argument("--busy", action="store_true")
     return parser.parse_args()
+
+
+def untrained_dvae() -> dict[str, Any]:
+    """Options for a tokenizer of DALL-E's size."""
+    path = Path(tempfile.mkdtemp()) / "dvae.safetensors"
+    save_file(Encoder().state_dict(), path)
+    return {"tokenizer": "dvae", "dvae_weights": str(path)}
+
+
+def method(name: str, model: str, options: dict[str, Any]) -> Method:
+    """One of our methods as the training loop builds it, ready for its first step.
+
+    A random projection learns nothing beforehand, and DALL-E's encoder is read when it is built.
+    """
+    built = build_method(name, build_backbone(ModelConfig(name=model)), options, DATA)
+    rows, columns = built.backbone.grid
+    suit_attention(built, torch.device("cpu"), rows * columns)
+    return built.train()
 
 
 def transformers_beit(model: str, vocabulary: int) -> BeitForMaskedImageModeling:
@@ -102,6 +133,7 @@ def report(
 ) -> None:
     print(
         f"{arguments.model}, {arguments.batch} images of 224 px, "
+        f"{'DALL-E tokenizer' if arguments.dvae else 'random projection'}, "
         f"{torch.get_num_threads()} threads, {dtype} unless said otherwise, torch "
         f"{torch.__version__}"
     )

@@ -232,3 +232,22 @@ def test_nothing_waits_for_the_device(options):
         losses = method(batch, START)
         losses.total.backward()
     assert losses.total.shape == ()
+
+
+def test_it_learns_a_few_images_by_heart():
+    """A tiny set is memorised: far below what the tokens' frequencies alone would give."""
+    method = splitmask(vocabulary=32)
+    batch = batch_for(method, 4)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    curve = []
+    for _ in range(60):
+        losses = method(batch, START)
+        losses.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.append(losses.scalars)
+    trivial = curve[0]["token_perplexity"].log()
+    assert curve[0]["mim"] > 0.9 * trivial
+    assert curve[-1]["mim"] < 0.5 * trivial
+    assert curve[-1]["mim_accuracy"] > 2 * curve[-1]["majority_share"]
+    assert curve[-1]["match"] < 0.5 * curve[0]["match"]
