@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
 from torch import nn
 
 from unlabel.backbones.build import build_backbone
@@ -258,3 +259,21 @@ def test_flat_patches_share_a_token_whatever_their_brightness(kind):
     method.fit(levels)
     assert torch.isfinite(method.codebook).all()
     assert (method.tokens(levels) == 0).all()
+
+
+def test_centring_makes_a_random_projection_use_more_tokens():
+    """On photographs: brightness alone chooses among few words."""
+    china, flower = load_sample_images().images
+    crops = [
+        torch.from_numpy(image[y : y + 64, x : x + 64].copy()).permute(2, 0, 1) / 255
+        for image in (china, flower)
+        for y in range(0, 384, 64)
+        for x in range(0, 576, 64)
+    ]
+    images = normalised(torch.stack(crops))
+    perplexity = {}
+    for centring in ("none", "patch"):
+        tokens = tokenizer(64, vocabulary=1024, centring=centring).tokens(images)
+        share = tokens.flatten().bincount(minlength=1024) / tokens.numel()
+        perplexity[centring] = torch.special.entr(share).sum().exp().item()
+    assert perplexity["patch"] > 5 * perplexity["none"]
