@@ -19,27 +19,15 @@ if TYPE_CHECKING:
     from unlabel.evaluation.results import Results
     from unlabel.machine import Machine
     from unlabel.training.run import Run
+
+    Set = Mapping[str, Any] | Sequence[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
     IngestReport = Results = Machine = Run = object
+    Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
 
 
-def _read_settings(hint: Any, tokens: Sequence[Any]) -> dict[str, Any]:
-    """``--set optim.lr=1e-3 --set precision=fp32`` as a dict; values are read as YAML."""
-    import yaml
-
-    settings = {}
-    for token in tokens:
-        name, equals, value = token.value.partition("=")
-        if not (name and equals):
-            raise ValueError(f"'{token.value}' is not NAME=VALUE")
-        settings[name] = yaml.safe_load(value)
-    return settings
-
-
-Set = Annotated[
-    Mapping[str, Any],
-    Parameter(name="--set", converter=_read_settings, accepts_keys=False, n_tokens=1, negative=()),
-]
+Many = Parameter(consume_multiple=True, negative=())
+"""An option that takes several values: ``--labels 1 5 all``."""
 
 
 def ingest(
@@ -48,7 +36,7 @@ def ingest(
     short_side: int | None = None,
     labels: str = "auto",
     dedupe: bool = False,
-    against: tuple[Path, ...] = (),
+    against: Annotated[tuple[Path, ...], Many] = (),
     workers: int | None = None,
     overwrite: bool = False,
 ) -> IngestReport:
@@ -101,7 +89,7 @@ def pretrain(
     out: Path | None = None,
     resume: Path | None = None,
     recipe: Path | None = None,
-    settings: Set = {},  # noqa: B006 - never written to
+    settings: Set = (),
     overwrite: bool = False,
 ) -> Run:
     """Pre-train a backbone on unlabelled images.
@@ -139,7 +127,8 @@ def pretrain(
     recipe
         A YAML file of settings to start from.
     settings
-        Any other setting, as NAME=VALUE: optim.lr=1e-3, options.vocabulary=512. Repeat it.
+        Any other setting, as NAME=VALUE: optim.lr=1e-3, options.vocabulary=512. Repeat it. From
+        Python a dict of names and values will do.
     overwrite
         Replace the run in OUT.
     """
@@ -163,7 +152,7 @@ def pretrain(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
-        **settings,
+        **_settings(settings),
     }
     return start_run(data, asked, out=out, recipe=recipe, overwrite=overwrite)
 
@@ -173,15 +162,15 @@ def evaluate(
     *,
     data: str,
     test: str | None = None,
-    protocols: tuple[Literal["knn", "linear", "linear-sgd", "finetune"], ...] = (
+    protocols: Annotated[tuple[Literal["knn", "linear", "linear-sgd", "finetune"], ...], Many] = (
         "knn",
         "linear",
         "finetune",
     ),
-    labels: tuple[str, ...] = ("1%", "10%", "100%"),
+    labels: Annotated[tuple[str, ...], Many] = ("1%", "10%", "100%"),
     seeds: int = 3,
-    compare: tuple[str, ...] = (),
-    settings: Set = {},  # noqa: B006 - never written to
+    compare: Annotated[tuple[str, ...], Many] = (),
+    settings: Set = (),
 ) -> Results:
     """Measure a run's backbone on labelled images, beside the honest baselines.
 
@@ -213,7 +202,7 @@ def evaluate(
     from unlabel.evaluating import evaluate_run
     from unlabel.evaluation.settings import EvaluationConfig
 
-    asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings}
+    asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **_settings(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
     return evaluate_run(_open(run), data, test, chosen, compare)
 
@@ -300,3 +289,18 @@ def _open(run: Path) -> Run:
     from unlabel.training.run import Run
 
     return Run.open(run)
+
+
+def _settings(given: Set) -> Mapping[str, Any]:
+    """Settings by name, from a mapping or from NAME=VALUE strings whose values are YAML."""
+    import yaml
+
+    if isinstance(given, Mapping):
+        return given
+    settings = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--set {text}: write NAME=VALUE, such as --set optim.lr=1e-3.")
+        settings[name] = yaml.safe_load(value)
+    return settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Mistakes of the user end in one message, not a traceback."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        app(arguments, exit_on_error=False, print_error=False, error_console=errors)
+        result = app(arguments, exit_on_error=False, print_error=False, error_console=errors)
     except UnlabelError as error:
         return _say(errors, str(error), error.exit_code)
     except CycloptsError as error:
@@ -58,6 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if "UNLABEL_DEBUG" in os.environ:
             raise
         return _say(errors, f"The system refused: {error}", OUT_OF_DISK)
+    if hasattr(result, "__rich__") or isinstance(result, Path):
+        Console(highlight=False, soft_wrap=True).print(result)
     return 0
 
 

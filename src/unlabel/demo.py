@@ -16,8 +16,8 @@ from rich.console import Console
 from unlabel.data.ingest import ingest
 from unlabel.errors import InputMissing
 from unlabel.evaluating import evaluate_run
-from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.results import Results
+from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.pretraining import start_run
 from unlabel.training.run import Run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -67,13 +68,16 @@ def cut(
         flip: whether to mirror it left to right.
         size: side in pixels.
         interpolation: "bilinear" or "bicubic".
-        out: (size, size, C), written to.
+        out: (size, size, C), contiguous, written to.
     """
     top, left, height, width = (int(value) for value in box)
     region = pixels[top : top + height, left : left + width]
     if (height, width) != (size, size):
         region = _resize(region, size, interpolation)
-    out[:] = region[:, ::-1] if flip else region
+    if flip:
+        cv2.flip(region, 1, dst=out)
+    else:
+        out[:] = region
 
 
 def _resize(region: np.ndarray, size: int, interpolation: str) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from rich.text import Text
+
 Rows = list[tuple[str, str]]
 
 
@@ -39,6 +41,10 @@ class IngestReport:
         for other, shared in self.overlap.items():
             lines.append(f"{len(shared):,} images also stand in {other}.")
         return "\n".join(lines)
+
+    def __rich__(self) -> Text:
+        """The same for a terminal; names are text and never markup."""
+        return Text(str(self))
 
 
 def by_reason(rows: Rows) -> list[str]:

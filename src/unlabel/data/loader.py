@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
 
 import cv2
 import torch
@@ -33,8 +35,8 @@ def stream(
     """
     device = torch.device(device)
     info = batches.store.info
-    mean = torch.tensor(info.mean, device=device).view(-1, 1, 1)
-    std = torch.tensor(info.std, device=device).view(-1, 1, 1)
+    mean = torch.tensor(info.mean, device=device)
+    std = torch.tensor(info.std, device=device)
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -43,7 +45,7 @@ def stream(
         pin_memory=device.type == "cuda",
         timeout=TIMEOUT if workers else 0,
         worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=_context() if workers else None,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else the first batch would draw from the global one
     )
@@ -62,6 +64,17 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
             f"A process that reads images died or hung: {str(error).splitlines()[0]} "
             "Run again with --set workers=0 to see why, or with fewer if memory ran out."
         ) from None
+
+
+def _context() -> BaseContext:
+    """Workers forked from a server without threads that has imported everything once.
+
+    Forking from this process is not safe beside its threads, and importing torch in each worker
+    takes seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["unlabel.data.views"])
+    return context
 
 
 def _one_thread(worker: int) -> None:

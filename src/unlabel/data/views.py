@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unlabel.data.augment import apply_colours, draw_colours
+from unlabel.data.augment import apply_colours, check_recipe, draw_colours
+from unlabel.data.augment_cpu import colour_pixels
 from unlabel.data.crops import cut, draw_boxes
 from unlabel.data.masks import draw_masks
 from unlabel.data.order import Order
 from unlabel.data.random import keys
-from unlabel.data.spec import Batch, Crops, ViewSpec
+from unlabel.data.spec import Batch, Crops, Photometric, ViewSpec
 from unlabel.data.store import Store
 from unlabel.errors import ConfigError
 
@@ -31,7 +32,7 @@ class Batches(Dataset):
     crops, masks and colours are the same whenever asked: for images that are held out.
 
     Raises:
-        ConfigError: the batch cannot be dealt out evenly.
+        ConfigError: the batch cannot be dealt out evenly, or a recipe does not suit the images.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Batches(Dataset):
                 f"batch_size {batch_size} cannot be dealt to {world} processes in {accumulate} "
                 f"micro-batches: it must be a multiple of {world * accumulate}."
             )
+        for group, crops in spec.crops.items():
+            check_recipe(group, crops.photometric, store.info.channels, store.info.dtype)
         self.store = store
         self.spec = spec
         self.seed = seed
@@ -143,20 +146,36 @@ def finish(batch: Batch, spec: ViewSpec, mean: Tensor, std: Tensor) -> Batch:
     Args:
         batch: from ``Batches``; its views are integers over their type's range, or floats.
         spec: the method's.
-        mean: (C, 1, 1), of pixels in [0, 1], on the device.
+        mean: (C,), of pixels in [0, 1], on the device.
         std: likewise.
+
+    Returns:
+        The batch with float32 views, channels last in memory, and without colours.
     """
     views = {}
     for group, pixels in batch.views.items():
-        crops = spec.crops[group]
-        unit = _unit(pixels)
+        most = 1 if pixels.dtype.is_floating_point else torch.iinfo(pixels.dtype).max
         if group in batch.colours:
-            unit = apply_colours(unit, batch.colours[group], crops.photometric)
-        views[group] = (unit - mean) / std
+            recipe = spec.crops[group].photometric
+            views[group] = _colour(pixels, most, batch.colours[group], recipe)
+            _normalise(views[group], mean, std)
+        else:
+            views[group] = pixels.to(torch.float32, copy=True)
+            _normalise(views[group], mean * most, std * most)
     return Batch(views, batch.masks, batch.ids, batch.labels)
 
 
-def _unit(pixels: Tensor) -> Tensor:
-    if pixels.dtype.is_floating_point:
-        return pixels
-    return pixels.float() / torch.iinfo(pixels.dtype).max
+def _colour(pixels: Tensor, most: int, colours: Tensor, recipe: Photometric) -> Tensor:
+    """Coloured floats in [0, 1]: (B, V, C, H, W), channels last in memory, a new tensor."""
+    if pixels.device.type != "cpu":
+        return apply_colours(pixels.float().div_(most), colours, recipe)
+    images = pixels.flatten(0, 1).permute(0, 2, 3, 1).numpy()
+    coloured = torch.from_numpy(colour_pixels(images, colours.flatten(0, 1).numpy(), recipe))
+    return coloured.permute(0, 3, 1, 2).view(pixels.shape)
+
+
+def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> None:
+    """(images - mean) / std a channel, in place, over rows of pixels: one long axis is fastest."""
+    width = images.shape[-1]
+    rows = images.permute(0, 1, 3, 4, 2).flatten(3).flatten(0, 2)
+    torch.addcmul((-mean / std).repeat(width), rows, (1 / std).repeat(width), out=rows)

@@ -210,6 +210,10 @@ class Results:
             row["details"] = json.dumps(row["details"])
         return pd.DataFrame(rows)
 
+    def __rich__(self) -> Table:
+        """What a terminal shows."""
+        return self.table()
+
     def table(self, title: str = "Accuracy in %, with 95 % intervals") -> Table:
         """A table to print: a row for each protocol and number of labels, a column a subject."""
         subjects = list(dict.fromkeys(r.subject for r in self))

@@ -1,0 +1,146 @@
+"""The command line: what a user sees, and the documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+import yaml
+
+from conftest import small_settings
+from unlabel.cli import run
+from unlabel.training.run import Run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, shapes_store: Path) -> Path:
+    settings = small_settings(shapes_store)
+    del settings["data"], settings["options"]  # SplitMask's
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shapes_store: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    settings = small_settings(shapes_store)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    out = folder / "run"
+    assert run(["pretrain", "--recipe", str(folder / "recipe.yaml"), "--out", str(out)]) == 0
+    return out
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys; from unlabel.cli import run; run(['pretrain', '--help']); "
+        "print('torch' in sys.modules or 'timm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_run_leaves_all_its_files(finished: Path):
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "verdict.json", "report.html"):
+        assert (finished / name).is_file()
+    assert (finished / "export" / "model.safetensors").is_file()
+
+
+def test_timm_loads_the_export(finished: Path):
+    model = timm.create_model(f"local-dir:{finished / 'export'}", pretrained=True).eval()
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 32)
+
+
+def test_settings_and_options_reach_the_run(tmp_path: Path, recipe: Path, shapes_store: Path):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(shapes_store), "--recipe", str(recipe), "--out", str(out)]
+    arguments += ["--method", "mae", "--steps", "2", "--seed", "3", "--set", "optim.lr=0.01"]
+    assert run([*arguments, "--set", "options.mask_ratio=0.5"]) == 0
+    config = Run.open(out).config
+    assert (config.method, config.steps, config.seed, config.optim.lr) == ("mae", 2, 3, 0.01)
+    assert config.options["mask_ratio"] == 0.5
+
+
+def test_evaluate_embed_and_report(finished: Path, tmp_path: Path, shapes_store: Path, capsys):
+    arguments = ["evaluate", str(finished), "--data", str(shapes_store), "--labels", "1", "all"]
+    assert run([*arguments, "--protocols", "knn", "--protocols", "linear", "--seeds", "1"]) == 0
+    assert "pre-trained" in capsys.readouterr().out
+    results = json.loads((finished / "results.json").read_text())
+    assert {row["subject"] for row in results} >= {"untrained", "raw pixels"}
+    out = tmp_path / "vectors.parquet"
+    assert run(["embed", str(finished), str(shapes_store), "--out", str(out)]) == 0
+    table = pq.read_table(out)
+    assert len(table) == 96
+    assert len(table["vector"][0]) == 32
+    assert run(["embed", str(finished), str(shapes_store), "--out", str(out)]) == 73
+    assert run(["report", str(finished)]) == 0
+
+
+def test_a_run_continues_by_resume_alone(finished: Path, capsys):
+    assert run(["pretrain", "--resume", str(finished)]) == 0
+    assert run(["pretrain", "--resume", str(finished), "--steps", "5"]) == 2
+    assert "alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["pretrain", "nowhere"], 66, "nowhere"),
+        (["pretrain"], 66, "Give a folder"),
+        (["pretrain", "--resume", "nowhere"], 66, "config.yaml"),
+        (["pretrain", "STORE", "--method", "splitmsk"], 78, "splitmask"),
+        (["pretrain", "STORE", "--model", "vit_smal"], 78, "vit_small"),
+        (["pretrain", "STORE", "--method", "mae", "--model", "resnet18"], 78, "ViT"),
+        (["pretrain", "STORE", "--set", "optim.learning_rate=1"], 78, "learning_rate"),
+        (["pretrain", "STORE", "--set", "optim.lr=-1"], 78, "optim.lr"),
+        (["pretrain", "STORE", "--set", "optim.lr"], 2, "NAME=VALUE"),
+        (["pretrain", "STORE", "--steps", "5", "--epochs", "1"], 2, "not both"),
+        (["pretrain", "STORE", "--image-size", "18", "--patch-size", "4"], 78, "16 or 20"),
+        (["pretrain", "STORE", "--recipe", "nowhere.yaml"], 66, "nowhere.yaml"),
+        (["pretrain", "--bogus"], 2, "bogus"),
+        (["evaluate", "nowhere", "--data", "STORE"], 66, "not a run"),
+        (["ingest", "nowhere", "--out", "x"], 66, "nowhere"),
+        (["export", "nowhere"], 66, "not a run"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_and_its_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    shapes_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
+):
+    monkeypatch.chdir(tmp_path)
+    filled = [str(shapes_store) if word == "STORE" else word for word in arguments]
+    assert run(filled) == code
+    said = " ".join(capsys.readouterr().err.split())
+    assert words in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_is_overwritten_unasked(finished: Path, shapes_store: Path, capsys):
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert run(["pretrain", str(shapes_store), "--steps", "1", "--out", str(finished)]) == 73
+    assert "--overwrite" in capsys.readouterr().err
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_overwrite_never_removes_what_is_not_a_run(tmp_path: Path, shapes_store: Path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    arguments = ["pretrain", str(shapes_store), "--steps", "1", "--out", str(tmp_path)]
+    assert run([*arguments, "--overwrite"]) == 73
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_doctor_prints_the_machine(capsys):
+    assert run(["doctor"]) == 0
+    assert "torch" in capsys.readouterr().out
