@@ -53,45 +53,41 @@ def choose(store: Store, machine: Machine, asked: Mapping[str, Any]) -> Choice:
     asked = {key: value for key, value in asked.items() if value is not None}
     if "steps" in asked and "epochs" in asked:
         raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
-    reasons: dict[str, str] = {}
     images = store.info.splits.get("train", len(store))
-
-    def pick(name: str, value: Any, reason: str) -> Any:
-        if name in asked:
-            return asked[name]
-        reasons[name] = f"{value}: {reason}"
-        return value
-
+    pick = _Picker(asked)
     method = get_method(pick("method", DEFAULT_METHOD, "learns from few images, needs no labels"))
     size = pick("model.image_size", *_image_size(store.info.median_side))
     name = pick("model.name", *_model(images, size, machine))
-    if "patch" in name or name.startswith("vit"):
-        pick_patch = _patch_size(size) if name.startswith("vit") else (None, "the model's own")
-        patch = pick("model.patch_size", *pick_patch)
-    else:
-        patch = asked.get("model.patch_size")
+    if name.startswith("vit"):
+        pick("model.patch_size", *_patch_size(size, machine))
+    if machine.device == "cpu" and size <= SMALL:
+        for key, value in method.short_run.items():
+            pick(key, value, "for short runs on small images")
     batch = pick("batch_size", *_batch_size(images, machine))
-    steps = _steps(images, batch, size, machine, asked, reasons)
-    workers = pick("workers", *_workers(machine))
-    values = {
-        "data": store.path,
-        "method": method.name,
-        "model": {
-            "name": name,
-            "image_size": size,
-            "patch_size": patch,
-            "in_chans": store.info.channels,
-            "drop_path": method.drop_path,
-        },
+    pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
+    pick("workers", *_workers(machine))
+    recipe = {
+        "data": str(store.path),
+        "model": {"in_chans": store.info.channels, "drop_path": method.drop_path},
         "optim": method.recipe.model_dump(),
-        "steps": steps,
-        "batch_size": batch,
-        "workers": workers,
     }
-    settings = {key: value for key, value in asked.items() if key != "epochs"}
-    return Choice(
-        validated(PretrainConfig, _merged(values, nested(settings)), "The run's settings"), reasons
-    )
+    settings = {key: value for key, value in pick.settings.items() if key != "epochs"}
+    complete = _merged(recipe, nested(settings))
+    return Choice(validated(PretrainConfig, complete, "The run's settings"), pick.reasons)
+
+
+class _Picker:
+    """Takes what was asked for, and otherwise what a rule says, with its reason."""
+
+    def __init__(self, asked: Mapping[str, Any]) -> None:
+        self.settings = dict(asked)
+        self.reasons: dict[str, str] = {}
+
+    def __call__(self, name: str, value: Any, reason: str) -> Any:
+        if name not in self.settings:
+            self.settings[name] = value
+            self.reasons[name] = f"{value}: {reason}"
+        return self.settings[name]
 
 
 def _image_size(side: int) -> tuple[int, str]:
@@ -102,7 +98,9 @@ def _image_size(side: int) -> tuple[int, str]:
     return size, f"the images' shorter side is {side} px; backbones are used at up to 224"
 
 
-def _patch_size(size: int) -> tuple[int, str]:
+def _patch_size(size: int, machine: Machine) -> tuple[int, str]:
+    if machine.device == "cpu" and size <= SMALL and size % 4 == 0:
+        return size // 4, "4 x 4 patches: few enough to learn from in minutes on a processor"
     for patch, upto in ((4, 40), (8, 128), (16, 4096)):
         if size <= upto and size % patch == 0:
             return patch, f"{size // patch} x {size // patch} patches"
@@ -131,25 +129,17 @@ def _batch_size(images: int, machine: Machine) -> tuple[int, str]:
 
 
 def _steps(
-    images: int,
-    batch: int,
-    size: int,
-    machine: Machine,
-    asked: Mapping[str, Any],
-    reasons: dict[str, str],
-) -> int:
-    if "steps" in asked:
-        return asked["steps"]
-    if "epochs" in asked:
-        return max(1, math.ceil(asked["epochs"] * images / batch))
+    images: int, batch: int, size: int, machine: Machine, epochs: float | None
+) -> tuple[int, str]:
+    if epochs is not None:
+        return max(1, math.ceil(epochs * images / batch)), f"{epochs:g} epochs of {images:,} images"
     samples = min(PAPER_SAMPLES, PAPER_EPOCHS * images)
     why = "as many images seen as in SplitMask's paper: 300 ImageNet epochs, at most 5,000 of yours"
     if machine.device == "cpu":
         samples = min(samples, PROCESSOR_SAMPLES[size <= SMALL])
         why = "what a processor does in about an hour; an accelerator would be given more"
     steps = max(1, math.ceil(samples / batch))
-    reasons["steps"] = f"{steps:,} ({steps * batch / images:,.0f} epochs): {why}"
-    return steps
+    return steps, f"{steps * batch / images:,.0f} epochs: {why}"
 
 
 def _workers(machine: Machine) -> tuple[int, str]:

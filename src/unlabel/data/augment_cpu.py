@@ -66,7 +66,7 @@ def _jitter(image: np.ndarray, kind: int, drawn: np.ndarray) -> None:
         cv2.transform(image, amount * np.eye(3, dtype=np.float32) + (1 - amount) * _LUMA, dst=image)
     elif kind == HUE:
         cv2.cvtColor(image, cv2.COLOR_RGB2HSV, dst=image)
-        image[:, :, 0] += 360 * drawn[HUE]
+        image[:, :, 0] += 360 * (drawn[HUE] % 1)  # OpenCV wraps hues beyond 360, not below 0
         cv2.cvtColor(image, cv2.COLOR_HSV2RGB, dst=image)
     if kind in (BRIGHTNESS, CONTRAST, SATURATION):
         np.clip(image, 0, 1, out=image)

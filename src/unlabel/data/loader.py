@@ -14,8 +14,8 @@ from unlabel.data.spec import Batch
 from unlabel.data.views import Batches, finish
 from unlabel.errors import DataError
 
-TIMEOUT = 120
-"""Seconds without a batch after which a worker counts as hung."""
+TIMEOUT, POLL = 120, 5
+"""Seconds without a batch after which workers count as hung, and between looks at them."""
 
 
 def stream(
@@ -43,7 +43,7 @@ def stream(
         sampler=range(start, stop),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        timeout=TIMEOUT if workers else 0,
+        timeout=POLL if workers else 0,
         worker_init_fn=_one_thread,
         multiprocessing_context=_context() if workers else None,
         prefetch_factor=4 if workers else None,
@@ -55,15 +55,22 @@ def stream(
 
 
 def _next(iterator: Iterator[Batch]) -> Batch | None:
-    try:
-        return next(iterator, None)
-    except RuntimeError as error:
-        if "worker" not in str(error).lower():
-            raise
-        raise DataError(
-            f"A process that reads images died or hung: {str(error).splitlines()[0]} "
-            "Run again with --set workers=0 to see why, or with fewer if memory ran out."
-        ) from None
+    """The next batch. Only between waits does torch see that a worker is gone."""
+    for _ in range(TIMEOUT // POLL):
+        try:
+            return next(iterator, None)
+        except RuntimeError as error:
+            if "exited unexpectedly" in str(error):
+                raise DataError(
+                    f"A process that reads images died: {str(error).splitlines()[0]} "
+                    "Run again with --set workers=0 to see why, or with fewer if memory ran out."
+                ) from None
+            if "timed out" not in str(error):
+                raise
+    raise DataError(
+        f"No batch came in {TIMEOUT} s: a process that reads images hangs, or the disk does. "
+        "Run again with --set workers=0 to see where."
+    )
 
 
 def _context() -> BaseContext:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +63,8 @@ class Method(nn.Module, ABC):
         needs: what ``Backbone.tokens`` must serve (``"visible"``, ``"mask"``).
         recipe: published optimiser settings, with their source in the method's docstring.
         drop_path: published stochastic depth of the backbone's last block.
+        short_run: settings, by their dotted names, that the rules prefer for runs of minutes on
+            small images; ours, not published.
         Options: the method's own settings, with defaults.
         spec: the views and masks wanted.
         backbone: the network being trained.
@@ -70,6 +74,7 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     recipe: ClassVar[OptimConfig]
     drop_path: ClassVar[float] = 0.0
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     Options: ClassVar[type[Settings]]
 
     spec: ViewSpec

@@ -6,10 +6,13 @@ El-Nouby et al., "Are Large-scale Datasets Necessary for Self-Supervised Pre-tra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
@@ -20,7 +23,7 @@ from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.beit import RECIPE, block_sizes, scale_residuals
 from unlabel.methods.parts.contrast import info_nce
 from unlabel.methods.parts.decoder import InpaintingDecoder
-from unlabel.methods.parts.positions import seen_first
+from unlabel.methods.parts.positions import seen_first, sincos_2d
 from unlabel.methods.parts.tokenizers import TokenizerOptions, build_tokenizer
 from unlabel.methods.parts.visual_tokens import token_loss
 
@@ -66,6 +69,9 @@ class SplitMaskOptions(TokenizerOptions):
     negatives: Literal["other", "both"] = "other"
     """Whose descriptors of other images are negatives: the other branch's, or those of both; not
     given in the paper."""
+    positions: Literal["learned", "sincos"] = "learned"
+    """How the encoder's trained positions start: small and random (BEiT's), or as sine-cosine, from
+    which short runs learn sooner (ours). Those of a pretrained backbone are kept."""
     projector_layers: int = Field(0, ge=0, le=4)
     """Layers between descriptor and matching; the paper mentions none."""
     scale: tuple[float, float] = (0.08, 1.0)
@@ -90,6 +96,19 @@ class SplitMask(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"visible"})
     recipe: ClassVar[OptimConfig] = RECIPE
     drop_path: ClassVar[float] = 0.1
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "model.drop_path": 0.0,
+            "optim.lr": 2e-3,
+            "optim.betas": (0.9, 0.95),
+            "options.tokenizer": "k-means",
+            "options.vocabulary": 128,
+            "options.positions": "sincos",
+            "options.projector_layers": 2,
+            "options.temperature": 0.1,
+            "options.scale": (0.4, 1.0),
+        }
+    )
     Options: ClassVar[type[Settings]] = SplitMaskOptions
 
     def __init__(self, backbone: Backbone, options: SplitMaskOptions, data: DataInfo) -> None:
@@ -103,6 +122,8 @@ class SplitMask(Method):
         nn.init.zeros_(self.head.bias)
         self.projector = _projector(backbone.dim, options.projector_layers)
         scale_residuals(backbone)
+        if options.positions == "sincos" and not backbone.pretrained:
+            _start_at_sincos(backbone)
         photometric = STRONG if options.colour else Photometric()
         crop = Crops(
             backbone.image_size, scale=options.scale, flip=options.flip, photometric=photometric
@@ -155,6 +176,16 @@ class SplitMask(Method):
             hidden.append(decoded[:, self.backbone.prefix + seen :].flatten(0, 1))
             descriptors.append(decoded.mean(1))
         return torch.cat(hidden), torch.cat(descriptors)
+
+
+@torch.no_grad()
+def _start_at_sincos(backbone: Backbone) -> None:
+    """Give the patches' position embeddings sine-cosine values; they stay trainable."""
+    net = cast(VisionTransformer, backbone.net)
+    if net.pos_embed is None:
+        raise ConfigError("options.positions sincos: this backbone has no position embeddings")
+    table = sincos_2d(backbone.grid, backbone.dim)
+    net.pos_embed[:, -len(table) :] = table
 
 
 def _counts(patches: int, shares: tuple[float, float]) -> tuple[int, int]:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unlabel.data.store import Store
+from unlabel.errors import ConfigError, UsageError
+from unlabel.machine import Machine
+from unlabel.methods.registry import methods
+from unlabel.rules import choose
+
+LAPTOP = Machine("CPU", 2, 8.0, "cpu", None, None, bf16=False)
+CLUSTER = Machine("CPU", 32, 256.0, "cuda", "GPU", 80.0, bf16=True)
+
+
+@pytest.fixture
+def store(shapes_store: Path) -> Store:
+    return Store.open(shapes_store)
+
+
+def of_size(store: Store, images: int, side: int) -> Store:
+    """The store as if it had so many images of that side; rules look at nothing else."""
+    found = Store(store.path, replace(store.info, images=images, median_side=side, min_side=side))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "machine", "model", "size", "patch"),
+    [
+        (96, 16, LAPTOP, "vit_nano", 16, 4),
+        (60_000, 28, LAPTOP, "vit_nano", 28, 7),
+        (3_000, 192, LAPTOP, "vit_micro", 224, 16),
+        (60_000, 32, CLUSTER, "vit_micro", 32, 4),
+        (60_000, 120, CLUSTER, "vit_small_patch16_224", 112, 8),
+        (2_000_000, 500, CLUSTER, "vit_base_patch16_224", 224, 16),
+    ],
+)
+def test_models_and_sizes_follow_the_images_and_the_machine(
+    store: Store, images: int, side: int, machine: Machine, model: str, size: int, patch: int
+):
+    found = choose(of_size(store, images, side), machine, {}).config.model
+    assert (found.name, found.image_size, found.patch_size) == (model, size, patch)
+
+
+def test_every_choice_has_its_reason_and_what_was_asked_has_none(store: Store):
+    choice = choose(store, LAPTOP, {"steps": 7, "optim.lr": 0.5, "model.name": None})
+    assert "steps" not in choice.reasons
+    assert "optim.lr" not in choice.reasons
+    assert {"method", "model.name", "model.image_size", "batch_size"} <= set(choice.reasons)
+    assert (choice.config.steps, choice.config.optim.lr) == (7, 0.5)
+
+
+def test_the_length_is_the_papers_on_an_accelerator(store: Store):
+    """300 ImageNet epochs, and 5,000 epochs for few images (SplitMask, Table 3)."""
+    large = choose(of_size(store, 1_281_167, 224), CLUSTER, {}).config
+    assert large.steps * large.batch_size == pytest.approx(300 * 1_281_167, rel=1e-3)
+    few = choose(of_size(store, 8_144, 224), CLUSTER, {}).config
+    assert few.steps * few.batch_size == pytest.approx(5000 * 8_144, rel=1e-3)
+
+
+def test_epochs_are_counted_in_images(store: Store):
+    found = choose(of_size(store, 1000, 32), LAPTOP, {"epochs": 3, "batch_size": 100}).config
+    assert found.steps == 30
+
+
+def test_steps_and_epochs_together_are_refused(store: Store):
+    with pytest.raises(UsageError, match="not both"):
+        choose(store, LAPTOP, {"steps": 1, "epochs": 1})
+
+
+def test_an_unknown_setting_is_named(store: Store):
+    with pytest.raises(ConfigError, match="colour"):
+        choose(store, LAPTOP, {"optim.colour": "blue"})
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+@pytest.mark.parametrize("machine", [LAPTOP, CLUSTER], ids=["laptop", "cluster"])
+def test_every_method_gets_a_configuration_with_its_recipe(
+    store: Store, name: str, machine: Machine
+):
+    method = methods()[name]
+    config = choose(of_size(store, 5000, 224), machine, {"method": name}).config
+    assert config.optim == method.recipe
+    assert config.model.drop_path == method.drop_path
