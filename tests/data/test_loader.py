@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from fake_store import FakeStore, fake_store
+
+from unlabel.data.loader import stream
+from unlabel.data.spec import Batch, Crops, MaskSpec, Photometric, ViewSpec
+from unlabel.data.views import Batches
+from unlabel.errors import DataError
+
+COLOURS = Photometric(0.8, 0.4, 0.4, blur_p=0.5)
+SPEC = ViewSpec(
+    {"large": Crops(16, 2, photometric=COLOURS), "small": Crops(8, scale=(0.05, 0.2))},
+    {"large": MaskSpec("block", (4, 4), (8, 8), min_block=2)},
+)
+STOP = 5
+
+
+def streamed(store: FakeStore, start: int = 0, workers: int = 0) -> list[Batch]:
+    made = Batches(store, SPEC, seed=0, batch_size=6)
+    return list(stream(made, start, STOP, workers=workers, device="cpu"))
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    for one, two in zip(ours, theirs, strict=True):
+        for group in ("views", "masks"):
+            for name, tensor in getattr(one, group).items():
+                assert torch.equal(tensor, getattr(two, group)[name]), name
+        assert torch.equal(one.ids, two.ids)
+        assert torch.equal(one.labels, two.labels)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("channels", "dtype"), [(3, "uint8"), (5, "uint16")])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_bits_with_any_number_of_workers(channels, dtype, workers):
+    store = fake_store(channels=channels, dtype=dtype)
+    assert_same(streamed(store, workers=workers), streamed(store))
+
+
+@pytest.mark.parametrize("start", range(STOP + 1))
+def test_the_same_bits_resumed_at_any_step(start):
+    store = fake_store()
+    assert_same(streamed(store, start), streamed(store)[start:])
+
+
+def test_streamed_views_are_ready_for_a_network():
+    batch = streamed(fake_store())[0]
+    assert batch.views["large"].dtype == torch.float32
+    assert batch.views["large"].isfinite().all()
+    assert batch.colours == {}
+
+
+class Dying(FakeStore):
+    """A store whose reader is killed, as by a machine that is out of memory."""
+
+    def image(self, index: int, shrink: int = 1):
+        os._exit(9)
+
+
+def test_a_worker_that_dies_is_named():
+    healthy = fake_store()
+    store = Dying(healthy.images, healthy.ids, healthy.labels)
+    with pytest.raises(DataError, match=r"died: .*workers=0"):
+        streamed(store, workers=1)
