@@ -202,3 +202,13 @@ def test_batches_travel_to_another_device_and_back_whole():
     batch = batches()[0]
     assert_same(batch.to("cpu"), batch)
     assert np.isin(batch.ids.numpy(), batches().store.ids).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_batch_finished_on_an_accelerator_is_the_same():
+    batch, mean, std = batches()[0], torch.full((3,), 0.4), torch.full((3,), 0.2)
+    here = finish(batch, SPEC, mean, std)
+    there = finish(batch.to("cuda"), SPEC, mean.cuda(), std.cuda())
+    for group, views in here.views.items():
+        assert ((views - there.views[group].cpu()).abs() > 1e-3).float().mean() < 1e-3
