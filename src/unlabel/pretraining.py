@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,7 +35,7 @@ from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
 from unlabel.training.loop import Watch, best_step, train
 from unlabel.training.run import Run
-from unlabel.training.setup import build, split_store
+from unlabel.training.setup import build, processes, split_store
 from unlabel.training.verdict import Verdict
 
 console = Console(stderr=True, highlight=False)
@@ -53,14 +53,11 @@ def start_run(
     wanted = {**_read_recipe(recipe), **{k: v for k, v in asked.items() if v is not None}}
     store = open_or_ingest(data or _recipe_data(wanted))
     wanted.pop("data", None)
-    choice = choose(store, this_machine(), {**wanted, "batch_size": _number(wanted)})
+    tune = recipe is None
+    choice = choose(store, this_machine(), {**wanted, "batch_size": _number(wanted)}, tune=tune)
     if wanted.get("batch_size") == "auto":
-        choice = _fit_batch(choice, store, wanted)
-    folder = out or _free_folder(store, choice.config)
-    if overwrite and folder.exists():
-        _remove_run(folder)
-    run = Run.create(folder, choice.config, _facts(store, choice))
-    _print_settings(run)
+        choice = _fit_batch(choice, store, wanted, tune)
+    run = _create(store, choice, out, overwrite)
     return _train_and_finish(run)
 
 
@@ -69,7 +66,8 @@ def continue_run(path: Path) -> Run:
     run = Run.open(path)
     newest = checkpoint.latest(run.checkpoints)
     done = 0 if newest is None else checkpoint.step_of(newest)
-    console.print(f"Continuing {run.path} after step {done:,} of {run.config.steps:,}.")
+    if processes().is_main_process:
+        console.print(f"Continuing {run.path} after step {done:,} of {run.config.steps:,}.")
     return _train_and_finish(run)
 
 
@@ -110,9 +108,9 @@ def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) ->
 
 
 def _train_and_finish(run: Run) -> Run:
-    with _bar(run) as watch:
+    with _bar(run, show=processes().is_main_process) as watch:
         verdict = train(run, watch)
-    if os.environ.get("RANK", "0") == "0":
+    if processes().is_main_process:
         export_run(run, overwrite=True)
         page = write_report(run.path)
         _print_verdict(verdict)
@@ -120,15 +118,30 @@ def _train_and_finish(run: Run) -> Run:
     return run
 
 
+def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> Run:
+    """Make the run's folder: the first process does, and tells the others where it is."""
+    where = [""]
+    state = processes()
+    if state.is_main_process:
+        folder = out or _free_folder(store, choice.config)
+        if overwrite and folder.exists():
+            _remove_run(folder)
+        run = Run.create(folder, choice.config, _facts(store, choice))
+        _print_settings(run)
+        where = [str(folder)]
+    broadcast_object_list(where)
+    return Run.open(where[0])
+
+
 def _number(wanted: Mapping[str, Any]) -> int | None:
     size = wanted.get("batch_size")
     return None if size == "auto" else size
 
 
-def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any]) -> Choice:
+def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bool) -> Choice:
     """The same choice with the largest batch that one step on the device can hold."""
     size = largest_batch(choice.config)
-    found = choose(store, this_machine(), {**wanted, "batch_size": size})
+    found = choose(store, this_machine(), {**wanted, "batch_size": size}, tune=tune)
     reason = f"{size}: the largest that {this_machine().device} held in one trial step"
     return Choice(found.config, {**found.reasons, "batch_size": reason})
 
@@ -225,7 +238,7 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 @contextmanager
-def _bar(run: Run) -> Iterator[Watch]:
+def _bar(run: Run, show: bool) -> Iterator[Watch]:
     """A progress bar with images a second, loss and time left."""
     columns = (
         TextColumn("Training"),
@@ -235,7 +248,7 @@ def _bar(run: Run) -> Iterator[Watch]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not show) as bar:
         task = bar.add_task("", total=run.config.steps, speed=0.0, loss=float("nan"))
 
         def watch(done: int, steps: int, speed: float, loss: float) -> None:

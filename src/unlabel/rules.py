@@ -38,13 +38,16 @@ class Choice:
     reasons: dict[str, str]
 
 
-def choose(store: Store, machine: Machine, asked: Mapping[str, Any]) -> Choice:
+def choose(
+    store: Store, machine: Machine, asked: Mapping[str, Any], *, tune: bool = True
+) -> Choice:
     """Fill in what was not asked for.
 
     Args:
         store: the images to learn from.
         machine: where the run will be.
         asked: dotted settings ("method", "model.name", "steps", "optim.lr", ...) and "epochs".
+        tune: whether a method's short-run settings may be chosen; a recipe speaks for itself.
 
     Raises:
         UsageError: both steps and epochs were given.
@@ -60,7 +63,7 @@ def choose(store: Store, machine: Machine, asked: Mapping[str, Any]) -> Choice:
     name = pick("model.name", *_model(images, size, machine))
     if name.startswith("vit"):
         pick("model.patch_size", *_patch_size(size, machine))
-    if machine.device == "cpu" and size <= SMALL:
+    if tune and machine.device == "cpu" and size <= SMALL:
         for key, value in method.short_run.items():
             pick(key, value, "for short runs on small images")
     batch = pick("batch_size", *_batch_size(images, machine))

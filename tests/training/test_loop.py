@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from unlabel.errors import DataError, Preempted
 from unlabel.methods.splitmask import SplitMask
@@ -77,6 +78,7 @@ def test_a_signal_saves_at_the_next_step_and_the_resumed_run_ends_alike(
 KILLED = """
 import os, signal, sys
 import torch
+import yaml
 torch.set_num_threads(1)
 from unlabel.training.loop import train
 from unlabel.training.run import Run
@@ -164,3 +166,26 @@ def test_lars_trains_and_leaves_biases_to_plain_momentum(tmp_path: Path, small_r
     run = finished(tmp_path / "run", small_run.model_copy(update={"optim": optim}))
     losses = [row["loss"] for row in run.metrics("train")]
     assert all(torch.isfinite(torch.tensor(losses)))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_train_as_one_up_to_rounding(tmp_path: Path, small_run, accumulate: int):
+    """The same global batches, gathered negatives and averaged gradients (gloo, float32)."""
+    calm = small_run.model.model_copy(update={"drop_path": 0.0})
+    update = {"precision": "fp32", "model": calm, "accumulate": accumulate}
+    if accumulate > 1:  # micro-batches see fewer negatives
+        update["options"] = {**small_run.options, "match_weight": 0.0}
+    config = small_run.model_copy(update=update)
+    alone = finished(tmp_path / "alone", config)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    verb = ["-m", "unlabel", "pretrain", "--recipe", str(recipe), "--out", str(tmp_path / "pair")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, *verb], check=True, capture_output=True, env=environment)
+    pair = Run.open(tmp_path / "pair")
+    for name in ("loss", "grad_norm"):
+        ours = [row[name] for row in pair.metrics("train")]
+        assert ours == pytest.approx([row[name] for row in alone.metrics("train")], rel=1e-4)
+    held = [row["held_out_loss"] for row in pair.metrics("monitor")]
+    assert held == pytest.approx([r["held_out_loss"] for r in alone.metrics("monitor")], rel=1e-4)

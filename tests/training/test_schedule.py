@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ def rates(steps: int = 800, batch: int = 256, **settings) -> list[float]:
 
 def test_warmup_climbs_linearly_and_never_starts_at_zero():
     climb = rates(warmup=0.1)[:80]
-    steps = [b - a for a, b in zip(climb, climb[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(climb)]
     assert climb[0] > 0
     assert steps == pytest.approx([steps[0]] * len(steps))
 

@@ -21,7 +21,12 @@ RISING = np.concatenate([np.linspace(7, 3, 11), np.linspace(3.1, 4, 10)])
 
 @pytest.mark.parametrize(
     ("losses", "state"),
-    [(FALLING, "improving"), (LEVEL, "saturated"), (RISING, "overfitting"), (FALLING[:3], "unclear")],
+    [
+        (FALLING, "improving"),
+        (LEVEL, "saturated"),
+        (RISING, "overfitting"),
+        (FALLING[:3], "unclear"),
+    ],
 )
 def test_each_curve_has_its_verdict(losses, state: str):
     verdict = judge(monitors(losses), 2000)

@@ -106,7 +106,7 @@ class SplitMask(Method):
             "options.positions": "sincos",
             "options.projector_layers": 2,
             "options.temperature": 0.1,
-            "options.scale": (0.4, 1.0),
+            "options.scale": (0.9, 1.0),
         }
     )
     Options: ClassVar[type[Settings]] = SplitMaskOptions

@@ -64,11 +64,12 @@ class Recorder:
         self.since = time.perf_counter()
 
     def _rows(self) -> list[dict]:
-        """One transfer for all scalars of all waiting steps."""
+        """One mean over processes and one transfer for all scalars of all waiting steps."""
         flat = [
             value.detach().float() for _, _, scalars in self.waiting for value in scalars.values()
         ]
-        values = iter(torch.stack(flat).tolist())
+        means = self.accelerator.reduce(torch.stack(flat), reduction="mean")
+        values = iter(means.tolist())
         rows = [
             {"kind": "train", "step": step, "lr": lr, **{name: next(values) for name in scalars}}
             for step, lr, scalars in self.waiting

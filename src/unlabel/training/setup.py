@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 
@@ -118,9 +118,15 @@ def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def processes() -> PartialState:
+    """The processes that train together, joined on the first call; one unless launched as more."""
+    return PartialState(cpu=this_machine().device == "cpu")
+
+
 def _accelerator(run: Run) -> Accelerator:
     trackers = list(run.config.trackers)
     accelerator = Accelerator(
+        cpu=processes().device.type == "cpu",
         mixed_precision="no",  # the loop's own autocast also serves the monitors
         log_with=trackers or None,
         project_config=ProjectConfiguration(logging_dir=str(run.path), project_dir=str(run.path)),

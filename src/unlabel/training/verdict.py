@@ -14,6 +14,8 @@ State = Literal["improving", "saturated", "overfitting", "collapsed", "unclear"]
 
 FEWEST_LOOKS = 5
 """Monitor rows needed before a trend is spoken of."""
+LEAST_GAIN = 0.005
+"""A fall of the held-out loss below this share of where it began counts as not learning."""
 LATE = 0.25
 """The last share of the run that says whether it still improves."""
 SATURATED_BELOW = 0.02
@@ -57,7 +59,7 @@ def judge(monitors: list[dict[str, Any]], steps: int) -> Verdict:
     if last["feature_std"] < COLLAPSED_STD or last["rankme"] < COLLAPSED_RANK:
         return _collapsed(last, evidence)
     gain = loss[0] - loss.min()
-    if gain <= 0:
+    if gain < LEAST_GAIN * abs(loss[0]):
         return _never_learned(evidence)
     rise = (loss[-1] - loss.min()) / gain
     if rise > OVERFIT_ABOVE:
@@ -110,7 +112,7 @@ def _collapsed(last: dict[str, Any], evidence: tuple[str, ...]) -> Verdict:
 def _never_learned(evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "unclear",
-        "The run did not learn: the held-out loss never fell below where it began.",
+        "The run did not learn: the held-out loss is about where it began.",
         evidence,
         ("Try another learning rate (--set optim.lr=...) or more steps.",),
     )

@@ -64,13 +64,14 @@ def _scores(rows: Tensor, partners: Tensor, same: Tensor, negatives: str) -> Ten
 
 def _from_all(rows: Tensor) -> Tensor:
     """The rows of every process in the order of ranks; gradients return to their owners."""
-    return torch.cat(all_gather(rows)) if _world() > 1 else rows
+    return torch.cat(all_gather(rows)) if _gathers() else rows
 
 
-def _world() -> int:
+def _gathers() -> bool:
+    """Whether other processes hold negatives: held-out images are the same in all of them."""
     ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if ready else 1
+    return ready and distributed.get_world_size() > 1 and torch.is_grad_enabled()
 
 
 def _rank() -> int:
-    return distributed.get_rank() if _world() > 1 else 0
+    return distributed.get_rank() if _gathers() else 0
