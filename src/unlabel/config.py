@@ -89,6 +89,9 @@ class PretrainConfig(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` is bf16 where the processor multiplies in it, else fp32."""
+    average: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential average of the backbone's weights, such as 0.999, which is then
+    exported and evaluated in place of the last weights. None keeps no average."""
     compile: bool = False
     """Compile the method with ``torch.compile``: slower to start, faster to run."""
     workers: int = Field(0, ge=0)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from accelerate.utils import broadcast_object_list
@@ -75,7 +75,7 @@ def load_backbone(run: Run) -> Backbone:
     """The run's backbone with the weights to use, in evaluation mode.
 
     Those of the last checkpoint, or of the one with the best held-out loss where the verdict is
-    overfitting.
+    overfitting; averaged over the run where it kept an average.
 
     Raises:
         InputMissing: the run has no checkpoint yet.
@@ -91,7 +91,8 @@ def load_backbone(run: Run) -> Backbone:
     learnt_from, _ = split_store(run.config)
     method = build(run.config, learnt_from)
     checkpoint.load(chosen, method)
-    return method.backbone.eval()
+    averaged = method.average
+    return cast(Backbone, averaged.network if averaged else method.backbone).eval()
 
 
 def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) -> Path:

@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 
-from unlabel.errors import DataError, Preempted
+from unlabel.errors import DataError, InputMissing, Preempted
 from unlabel.methods.splitmask import SplitMask
+from unlabel.pretraining import load_backbone
 from unlabel.training import checkpoint
 from unlabel.training.loop import looking_points, train
 from unlabel.training.run import Run
@@ -189,3 +190,23 @@ def test_two_processes_train_as_one_up_to_rounding(tmp_path: Path, small_run, ac
         assert ours == pytest.approx([row[name] for row in alone.metrics("train")], rel=1e-4)
     held = [row["held_out_loss"] for row in pair.metrics("monitor")]
     assert held == pytest.approx([r["held_out_loss"] for r in alone.metrics("monitor")], rel=1e-4)
+
+
+def test_an_average_of_the_weights_is_kept_resumed_and_loaded(tmp_path: Path, small_run):
+    config = small_run.model_copy(update={"average": 0.9})
+    whole = finished(tmp_path / "whole", config)
+    run = Run.create(tmp_path / "stopped", config, {})
+    with pytest.raises(Preempted):
+        train(run, lambda done, *_: os.kill(os.getpid(), signal.SIGTERM) if done == 5 else None)
+    train(run)
+    assert fingerprint(run) == fingerprint(whole)
+    plain = load_backbone(finished(tmp_path / "plain", small_run))
+    averaged = load_backbone(run)
+    assert not torch.equal(averaged.net.pos_embed, plain.net.pos_embed)
+    torch.testing.assert_close(averaged.net.pos_embed, plain.net.pos_embed, rtol=0, atol=0.05)
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, small_run):
+    run = Run.create(tmp_path / "run", small_run.model_copy(update={"trackers": ("mlflow",)}), {})
+    with pytest.raises(InputMissing, match="mlflow"):
+        train(run)

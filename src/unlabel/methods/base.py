@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unlabel.backbones.base import Backbone
 from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Batch, ViewSpec
+from unlabel.methods.parts.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Method(nn.Module, ABC):
         Options: the method's own settings, with defaults.
         spec: the views and masks wanted.
         backbone: the network being trained.
+        average: the running average of the backbone's weights, where the run keeps one.
     """
 
     name: ClassVar[str]
@@ -79,6 +81,7 @@ class Method(nn.Module, ABC):
 
     spec: ViewSpec
     backbone: Backbone
+    average: Teacher | None = None
 
     @abstractmethod
     def __init__(self, backbone: Backbone, options: Settings, data: DataInfo) -> None:

@@ -101,6 +101,15 @@ def _update(training: Training, recorder: Recorder, micro, progress: Progress, l
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     training.method.after_step(progress)
+    _average(training, progress)
+
+
+def _average(training: Training, progress: Progress) -> None:
+    """Move the averaged weights, faster at first so that the random start is soon forgotten."""
+    method, decay = training.method, training.config.average
+    if method.average is not None and decay is not None:
+        warm = (1 + progress.step) / (10 + progress.step)
+        method.average.update(method.backbone, min(decay, warm))
 
 
 def _add(sums: dict[str, Tensor], scalars: dict[str, Tensor], parts: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -20,8 +21,10 @@ from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
+from unlabel.errors import InputMissing
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
+from unlabel.methods.parts.teacher import Teacher
 from unlabel.methods.registry import build_method
 from unlabel.training.checkpoint import parameter_names
 from unlabel.training.monitors import Monitors
@@ -104,7 +107,10 @@ def build(config: PretrainConfig, store: Store) -> Method:
     torch.manual_seed(config.seed)
     info = store.info
     data = DataInfo(len(store), len(info.classes), info.mean, info.std)
-    return build_method(config.method, build_backbone(config.model), config.options, data)
+    method = build_method(config.method, build_backbone(config.model), config.options, data)
+    if config.average is not None:
+        method.average = Teacher(method.backbone)
+    return method
 
 
 def precision(config: PretrainConfig) -> torch.dtype:
@@ -125,6 +131,12 @@ def processes() -> PartialState:
 
 def _accelerator(run: Run) -> Accelerator:
     trackers = list(run.config.trackers)
+    for tracker in trackers:
+        if find_spec(tracker) is None:
+            raise InputMissing(
+                f"The tracker {tracker} is not installed: pip install 'unlabel[{tracker}]', or "
+                "choose others with --set trackers=[tensorboard]."
+            )
     accelerator = Accelerator(
         cpu=processes().device.type == "cpu",
         mixed_precision="no",  # the loop's own autocast also serves the monitors

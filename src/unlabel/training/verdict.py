@@ -16,8 +16,9 @@ FEWEST_LOOKS = 5
 """Monitor rows needed before a trend is spoken of."""
 LEAST_GAIN = 0.005
 """A fall of the held-out loss below this share of where it began counts as not learning."""
-LATE = 0.25
-"""The last share of the run that says whether it still improves."""
+LATE = 0.5
+"""The last share of the run that says whether it still improves: half, for schedules that decay make
+every run level off towards its end."""
 SATURATED_BELOW = 0.02
 """A late gain below this share of the whole gain counts as none."""
 OVERFIT_ABOVE = 0.02
@@ -136,7 +137,7 @@ def _overfitting(rise: float, best: int, evidence: tuple[str, ...]) -> Verdict:
 def _saturated(late: float, evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "saturated",
-        "Saturated: the last quarter of the run brought almost nothing.",
+        "Saturated: the second half of the run brought almost nothing.",
         (
             f"It brought {max(late, 0):.1%} of the whole gain (below {SATURATED_BELOW:.0%} counts "
             "as saturated).",
@@ -150,6 +151,6 @@ def _improving(late: float, steps: int, evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "improving",
         "Still improving: the run was shorter than it could have been.",
-        (f"The last quarter of the run brought {late:.0%} of the whole gain.", *evidence),
+        (f"The second half of the run brought {late:.0%} of the whole gain.", *evidence),
         (f"Train longer on the same images: --steps {2 * steps}.",),
     )
