@@ -81,13 +81,13 @@ class Method(nn.Module, ABC):
 
     spec: ViewSpec
     backbone: Backbone
-    average: Teacher | None = None
 
     @abstractmethod
     def __init__(self, backbone: Backbone, options: Settings, data: DataInfo) -> None:
         """Build heads, teachers and tokenizers around ``backbone``."""
         super().__init__()
         self.backbone = backbone
+        self.average: Teacher | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, progress: Progress) -> Losses:

@@ -17,8 +17,8 @@ FEWEST_LOOKS = 5
 LEAST_GAIN = 0.005
 """A fall of the held-out loss below this share of where it began counts as not learning."""
 LATE = 0.5
-"""The last share of the run that says whether it still improves: half, for schedules that decay make
-every run level off towards its end."""
+"""The last share of the run that says whether it still improves: half, since a decaying learning
+rate makes every run level off towards its end."""
 SATURATED_BELOW = 0.02
 """A late gain below this share of the whole gain counts as none."""
 OVERFIT_ABOVE = 0.02
