@@ -106,6 +106,6 @@ def test_table_has_protocols_down_and_subjects_across():
     console.print(some().table())
     text = console.export_text()
     assert "kNN" in text.split("Linear probe")[0]
-    assert "5 labels a class" in text
+    assert "a class, or a share" in text
     accuracy = 100 * some().get("untrained", "linear", "5").accuracy
     assert f"{accuracy:.1f} (" in text

@@ -6,13 +6,15 @@ Shapes: n images, D features, C classes, L regularisations.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +31,8 @@ ITERATIONS = 50
 """Most L-BFGS iterations of one fit while choosing."""
 FINAL_ITERATIONS = 300
 """Most L-BFGS iterations of the last fit, on all images."""
+SMALL = 2**24
+"""Features times images below which one thread is the fastest."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,18 @@ def _choose(
     return path[best], solutions[best]
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads: on small problems they wait for each other, not for work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def minimise(
     x: Tensor,
     y: Tensor,
@@ -150,5 +166,6 @@ def minimise(
 
     first = np.zeros(shape) if start is None else start.double().cpu().numpy()
     options = {"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-5}
-    found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    with _threads(1 if x.numel() < SMALL else torch.get_num_threads()):
+        found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(found.x).to(x.device, torch.float32).view(shape)

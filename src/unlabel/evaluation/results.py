@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unlabel.atomic import write_text_atomic
@@ -217,9 +218,9 @@ class Results:
     def table(self, title: str = "Accuracy in %, with 95 % intervals") -> Table:
         """A table to print: a row for each protocol and number of labels, a column a subject."""
         subjects = list(dict.fromkeys(r.subject for r in self))
-        table = Table(title=title)
+        table = Table(title=title, caption="Labels: a class, or a share of them", box=SIMPLE_HEAD)
         table.add_column("Protocol")
-        table.add_column("Labels")
+        table.add_column("Labels", justify="right")
         for subject in subjects:
             table.add_column(subject, justify="right")
         cells = {(r.protocol, r.labels, r.subject): _cell(r) for r in self}
@@ -230,7 +231,7 @@ class Results:
                 table.add_section()
             name = "" if protocol == previous else PROTOCOLS.get(protocol, protocol)
             row = [cells.get((protocol, labels, subject), "") for subject in subjects]
-            table.add_row(name, describe_size(labels), *row)
+            table.add_row(name, labels, *row)
             previous = protocol
         return table
 
@@ -241,4 +242,5 @@ def _rank(protocol: str) -> int:
 
 
 def _cell(result: Result) -> str:
-    return f"{100 * result.accuracy:.1f} ({100 * result.low:.1f}-{100 * result.high:.1f})"
+    low, high = f"{100 * result.low:.0f}", f"{100 * result.high:.0f}"
+    return f"{100 * result.accuracy:.1f} ({low}-{high})"
