@@ -12,13 +12,13 @@ import signal
 import time
 from pathlib import Path
 
-import faults
 import pytest
 import torch
-from faults import Disk, Killer, in_child, intercepted, lay_out
 from safetensors.torch import load_file, save
 from torch import nn
 
+import faults
+from faults import Disk, Killer, in_child, intercepted, lay_out
 from unlabel import atomic
 from unlabel.training import checkpoint
 
