@@ -22,12 +22,12 @@ from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.pretraining import start_run
 from unlabel.training.run import Run
 
-STEPS = 2000
+STEPS = 1800
 """Updates that two cores make in about three minutes."""
 TEST_SHARE = 5
 """One image in so many is for testing, and never trained on."""
 
-BUDGET = EvaluationConfig(finetune=FinetuneConfig(batch_size=64, max_steps=300, flip=0.0))
+BUDGET = EvaluationConfig(finetune=FinetuneConfig(batch_size=64, max_steps=200, flip=0.0))
 """What fits two minutes; digits must not be mirrored."""
 
 console = Console(stderr=True, highlight=False)
