@@ -33,7 +33,7 @@ def of_size(store: Store, images: int, side: int) -> Store:
         (60_000, 28, LAPTOP, "vit_nano", 28, 7),
         (3_000, 192, LAPTOP, "vit_micro", 224, 16),
         (60_000, 32, CLUSTER, "vit_micro", 32, 4),
-        (60_000, 120, CLUSTER, "vit_small_patch16_224", 112, 8),
+        (60_000, 120, CLUSTER, "vit_small_patch16_224", 112, 16),
         (2_000_000, 500, CLUSTER, "vit_base_patch16_224", 224, 16),
     ],
 )

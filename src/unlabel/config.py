@@ -7,6 +7,7 @@ The models refuse unknown names and impossible values with the field's name and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -106,11 +107,26 @@ class PretrainConfig(Settings):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
 
 
-def explain(error: ValidationError, subject: str) -> ConfigError:
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The settings there are where an unknown one was given, the nearest first."""
+    group: Any = model
+    for part in place[:-1]:
+        group = group.model_fields[part].annotation if part in group.model_fields else None
+        if not (isinstance(group, type) and issubclass(group, BaseModel)):
+            return ""
+    names = list(group.model_fields)
+    near = get_close_matches(str(place[-1]), names, n=1)
+    return (f" Did you mean {near[0]}?" if near else "") + f" There are: {', '.join(names)}."
+
+
+def explain(error: ValidationError, subject: str, model: type[BaseModel]) -> ConfigError:
     """Turn pydantic's errors into one message: each field, what came, what is allowed."""
     lines = []
     for e in error.errors():
         where = ".".join(str(part) for part in e["loc"]) or subject
+        if e["type"] == "extra_forbidden":
+            lines.append(f"  {where}: there is no such setting.{_known(model, e['loc'])}")
+            continue
         came = "" if e["type"] == "missing" else f" (came: {e['input']!r})"
         lines.append(f"  {where}: {e['msg']}{came}")
     return ConfigError(f"{subject} cannot work:\n" + "\n".join(lines))
@@ -125,7 +141,7 @@ def validated(model: type[S], values: dict[str, Any], subject: str) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise explain(error, subject) from None
+        raise explain(error, subject, model) from None
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,9 @@ from unlabel.data.store import Store
 from unlabel.errors import ConfigError, InputMissing, OutputExists
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
+from unlabel.methods.registry import get_method
 from unlabel.report.page import write_report
-from unlabel.rules import Choice, choose
+from unlabel.rules import DEFAULT_METHOD, Choice, choose
 from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
 from unlabel.training.loop import Watch, best_step, train
@@ -51,6 +52,7 @@ def start_run(
 ) -> Run:
     """Ingest if need be, choose what was not asked for, train, export and write the page."""
     wanted = {**_read_recipe(recipe), **{k: v for k, v in asked.items() if v is not None}}
+    get_method(wanted.get("method", DEFAULT_METHOD))  # a typo is told before hours of ingest
     store = open_or_ingest(data or _recipe_data(wanted))
     wanted.pop("data", None)
     tune = recipe is None

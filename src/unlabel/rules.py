@@ -27,7 +27,7 @@ PAPER_SAMPLES = 300 * 1_281_167
 PAPER_EPOCHS = 5000
 """SplitMask's longest run on a small data set (Table 3)."""
 PROCESSOR_SAMPLES = {True: 1_000_000, False: 100_000}
-"""Images seen without an accelerator, small images and others: about an hour on two cores."""
+"""Images seen without an accelerator, small images and others."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _image_size(side: int) -> tuple[int, str]:
 def _patch_size(size: int, machine: Machine) -> tuple[int, str]:
     if machine.device == "cpu" and size <= SMALL and size % 4 == 0:
         return size // 4, "4 x 4 patches: few enough to learn from in minutes on a processor"
-    for patch, upto in ((4, 40), (8, 128), (16, 4096)):
+    for patch, upto in ((4, 40), (8, 80), (16, 4096)):
         if size <= upto and size % patch == 0:
             return patch, f"{size // patch} x {size // patch} patches"
     patch = math.gcd(size, 16)
@@ -115,7 +115,7 @@ def _model(images: int, size: int, machine: Machine) -> tuple[str, str]:
     if machine.device == "cpu":
         if size <= SMALL:
             return "vit_nano", "small images on a processor: 0.8 M parameters"
-        return "vit_micro", "a processor without an accelerator: 3 M parameters"
+        return "vit_micro", "a processor without an accelerator: 2.7 M parameters"
     if size <= SMALL and images < 100_000:
         return "vit_micro", f"{images:,} small images"
     if images >= 1_000_000 and (machine.accelerator_memory or 0) >= 40:
@@ -140,7 +140,7 @@ def _steps(
     why = "as many images seen as in SplitMask's paper: 300 ImageNet epochs, at most 5,000 of yours"
     if machine.device == "cpu":
         samples = min(samples, PROCESSOR_SAMPLES[size <= SMALL])
-        why = "what a processor does in about an hour; an accelerator would be given more"
+        why = "shortened for a processor; an accelerator would be given more"
     steps = max(1, math.ceil(samples / batch))
     return steps, f"{steps * batch / images:,.0f} epochs: {why}"
 

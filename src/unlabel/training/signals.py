@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -35,6 +36,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        os.write(2, b"\nStopping after this step, and saving. Once more ends it at once.\n")
         self._restore()
 
     def _restore(self) -> None:
