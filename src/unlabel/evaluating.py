@@ -33,7 +33,7 @@ def evaluate_run(
     """Measure a run beside its baselines, and add the figures to its folder and page.
 
     Raises:
-        DataError: there are no labels, or the run was trained on test images.
+        DataError: there are no labels, or images are in both sets.
     """
     train = open_or_ingest([data])
     held = open_or_ingest([test]) if test else None
