@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -144,3 +145,85 @@ def test_overwrite_never_removes_what_is_not_a_run(tmp_path: Path, shapes_store:
 def test_doctor_prints_the_machine(capsys):
     assert run(["doctor"]) == 0
     assert "torch" in capsys.readouterr().out
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_can_be_built(
+    finished: Path, shapes_store: Path
+):
+    before = (finished / "metrics.jsonl").read_bytes()
+    arguments = ["pretrain", str(shapes_store), "--out", str(finished), "--overwrite"]
+    assert run([*arguments, "--method", "mae", "--model", "resnet18"]) == 78
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("settings", ["x: 1\n", None])
+def test_overwrite_spares_a_folder_that_holds_anything_of_the_users(
+    tmp_path: Path, finished: Path, shapes_store: Path, settings: str | None
+):
+    """A config.yaml of another program, or a run that somebody put a file into."""
+    text = settings or (finished / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    arguments = ["pretrain", str(shapes_store), "--steps", "1", "--out", str(tmp_path)]
+    assert run([*arguments, "--overwrite"]) == 73
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_that_never_got_its_settings_can_be_replaced(
+    tmp_path: Path, recipe: Path, shapes_store: Path
+):
+    """Killed between the two files that begin a run."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    arguments = ["pretrain", str(shapes_store), "--recipe", str(recipe), "--steps", "1"]
+    assert run([*arguments, "--out", str(out), "--overwrite"]) == 0
+
+
+def test_the_seed_of_a_recipe_counts(tmp_path: Path, recipe: Path, shapes_store: Path):
+    recipe.write_text(recipe.read_text() + "seed: 7\n")
+    arguments = ["pretrain", str(shapes_store), "--recipe", str(recipe), "--steps", "1"]
+    assert run([*arguments, "--out", str(tmp_path / "a")]) == 0
+    assert Run.open(tmp_path / "a").config.seed == 7
+    assert run([*arguments, "--out", str(tmp_path / "b"), "--seed", "3"]) == 0
+    assert Run.open(tmp_path / "b").config.seed == 3
+
+
+def test_resume_refuses_whatever_it_would_ignore(finished: Path):
+    for extra in (["--weights", "timm"], ["--seed", "5"], ["--overwrite"]):
+        assert run(["pretrain", "--resume", str(finished), *extra]) == 2
+
+
+def test_a_setting_that_is_no_yaml_is_a_usage_error(shapes_store: Path, capsys):
+    assert run(["pretrain", str(shapes_store), "--set", "optim.betas=[0.9"]) == 2
+    assert "optim.betas" in capsys.readouterr().err
+
+
+def test_a_run_finds_its_store_from_any_folder(
+    tmp_path: Path, recipe: Path, shapes_store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(shapes_store.parent)
+    arguments = ["pretrain", shapes_store.name, "--recipe", str(recipe), "--steps", "1"]
+    assert run([*arguments, "--out", str(tmp_path / "run")]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert run(["export", "run", "--out", "elsewhere"]) == 0
+
+
+def test_resume_refuses_a_store_that_holds_other_images(tmp_path: Path, recipe: Path, capsys):
+    rng = np.random.default_rng(0)
+    folder, store, out = tmp_path / "images.npy", tmp_path / "store", tmp_path / "run"
+    np.save(folder, rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))
+    assert run(["ingest", str(folder), "--out", str(store)]) == 0
+    arguments = ["pretrain", str(store), "--recipe", str(recipe), "--steps", "2"]
+    assert run([*arguments, "--out", str(out)]) == 0
+    np.save(folder, rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))
+    assert run(["ingest", str(folder), "--out", str(store), "--overwrite"]) == 0
+    assert run(["pretrain", "--resume", str(out)]) == 65
+    assert "other images" in " ".join(capsys.readouterr().err.split())
+
+
+def test_embed_makes_the_folder_it_writes_to(finished: Path, tmp_path: Path, shapes_store: Path):
+    out = tmp_path / "new" / "vectors.parquet"
+    assert run(["embed", str(finished), str(shapes_store), "--out", str(out)]) == 0
+    assert out.is_file()

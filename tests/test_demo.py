@@ -25,6 +25,25 @@ def test_the_digits_are_written_without_loss_and_split_by_class(tmp_path: Path):
         assert (cv2.imread(str(path), 0).reshape(-1) == pixels[number]).all()
 
 
+def test_the_demo_touches_nothing_of_the_users(tmp_path: Path):
+    """Its three folders are checked before any is written, even with --overwrite."""
+    photos = tmp_path / "mine-images"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"precious")
+    for extra in ([], ["--overwrite"]):
+        assert run(["demo", "--out", str(tmp_path / "mine"), *extra]) == 73
+        assert (photos / "holiday.jpg").read_bytes() == b"precious"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-images"]
+
+
+@pytest.mark.parametrize("taken", ["mine", "mine-store"])
+def test_the_demo_refuses_before_it_writes(tmp_path: Path, taken: str):
+    (tmp_path / taken).mkdir()
+    (tmp_path / taken / "notes.txt").write_text("mine")
+    assert run(["demo", "--out", str(tmp_path / "mine")]) == 73
+    assert sorted(path.name for path in tmp_path.iterdir()) == [taken]
+
+
 @pytest.mark.slow
 def test_the_demo_ends_with_a_network_that_clearly_beats_its_baselines(tmp_path: Path):
     """Several minutes: `pytest -m slow tests/test_demo.py`."""

@@ -85,7 +85,7 @@ def pretrain(
     image_size: int | None = None,
     patch_size: int | None = None,
     weights: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: Path | None = None,
     resume: Path | None = None,
     recipe: Path | None = None,
@@ -119,7 +119,7 @@ def pretrain(
     weights
         Start from "timm" (its pretrained weights) or a local file instead of at random.
     seed
-        Everything that is random follows from it.
+        Everything that is random follows from it; 0 when not given.
     out
         The run's folder; runs/NAME-METHOD when not given.
     resume
@@ -135,8 +135,8 @@ def pretrain(
     from unlabel.pretraining import continue_run, start_run
 
     if resume is not None:
-        given = (*data, method, model, steps, epochs, batch_size, image_size, patch_size, out)
-        if any(value is not None for value in given) or settings or recipe:
+        given = (method, model, steps, epochs, batch_size, image_size, patch_size, weights, seed)
+        if any(v is not None for v in (*data, *given, out, recipe)) or settings or overwrite:
             raise UsageError(
                 "--resume continues a run with its own settings: give it alone. To change a "
                 "setting, start a new run."
@@ -302,5 +302,8 @@ def _settings(given: Set) -> Mapping[str, Any]:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise UsageError(f"--set {text}: write NAME=VALUE, such as --set optim.lr=1e-3.")
-        settings[name] = yaml.safe_load(value)
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {text}: the value is no YAML ({error}).") from None
     return settings

@@ -23,7 +23,8 @@ from unlabel.errors import StorageError
 
 MANIFEST = "manifest.json"
 
-_PREFIX = ".unlabel-"
+TEMPORARY = ".unlabel-"
+"""Before the names of what is being written; readers ignore them."""
 _STARTED = time.time()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -105,7 +106,7 @@ def discard(folder: Path) -> None:
 @contextmanager
 def _aside(target: Path, size: int) -> Iterator[Path]:
     """Yield an unused path beside ``target``; on any error nothing stays there."""
-    temporary = target.parent / f"{_PREFIX}{uuid.uuid4().hex}"
+    temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def _aside(target: Path, size: int) -> Iterator[Path]:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder``: only what is older than this process."""
-    for path in folder.glob(f"{_PREFIX}*"):
+    for path in folder.glob(f"{TEMPORARY}*"):
         with suppress(OSError):
             if path.lstat().st_mtime < _STARTED:
                 _remove(path)

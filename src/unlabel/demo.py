@@ -6,6 +6,7 @@ training and test images, learnt from without labels, and judged with few.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from unlabel.data.ingest import ingest
-from unlabel.errors import InputMissing
+from unlabel.errors import InputMissing, OutputExists
 from unlabel.evaluating import evaluate_run
 from unlabel.evaluation.finetune import FinetuneConfig
 from unlabel.evaluation.results import Results
@@ -30,6 +31,9 @@ TEST_SHARE = 5
 BUDGET = EvaluationConfig(finetune=FinetuneConfig(batch_size=64, max_steps=200, flip=0.0))
 """What fits two minutes; digits must not be mirrored."""
 
+DIGIT = re.compile(r"(train|test)/\d/\d{4}\.png").fullmatch
+"""Names of the demo's own images."""
+
 console = Console(stderr=True, highlight=False)
 
 
@@ -38,13 +42,14 @@ def run_demo(out: Path, steps: int | None = None, *, overwrite: bool = False) ->
 
     Raises:
         InputMissing: the package that ships the digits is not installed.
-        OutputExists: ``out`` is there.
+        OutputExists: ``out``, or a folder named after it, is there, or holds what no demo writes.
     """
     images, store = out.with_name(out.name + "-images"), out.with_name(out.name + "-store")
+    _check_free(out, images, store, overwrite)
     console.print(f"[bold]1.[/bold] 5,000 digits as image files in {images}")
     write_digits(images)
     console.print(f"[bold]2.[/bold] unlabel ingest {images} --out {store}")
-    console.print(str(ingest([images], store, overwrite=True)))
+    console.print(str(ingest([images], store, overwrite=overwrite)))
     console.print(f"[bold]3.[/bold] unlabel pretrain {store} (on the training split, no labels)")
     asked = {"steps": steps or STEPS, "options.flip": 0.0}
     run = start_run([str(store)], asked, out=out, overwrite=overwrite)
@@ -53,6 +58,17 @@ def run_demo(out: Path, steps: int | None = None, *, overwrite: bool = False) ->
     Console().print(results.table())
     _say_what_it_means(run, results)
     return run
+
+
+def _check_free(out: Path, images: Path, store: Path, overwrite: bool) -> None:
+    """Refuse before anything is written: a demo replaces earlier demos only, and only if asked."""
+    taken = [path for path in (out, images, store) if path.exists()]
+    if taken and not overwrite:
+        raise OutputExists(f"{taken[0]} is there already. Choose another --out, or --overwrite.")
+    files = (path for path in images.rglob("*") if not path.is_dir())
+    foreign = [path for path in files if not DIGIT(path.relative_to(images).as_posix())]
+    if foreign:
+        raise OutputExists(f"{foreign[0]} is not of the demo. Choose another --out.")
 
 
 def write_digits(folder: Path) -> None:

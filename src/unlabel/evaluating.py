@@ -75,6 +75,7 @@ def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = 
     """Write name, label and feature vector of every image as a Parquet file."""
     if out.exists() and not overwrite:
         raise OutputExists(f"{out} is there already. Choose another --out, or add --overwrite.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     store = open_or_ingest(data)
     info = Store.open(run.config.data).info
     if store.info.channels != info.channels:

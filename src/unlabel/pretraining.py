@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.store import Store
-from unlabel.errors import ConfigError, InputMissing, OutputExists
+from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
 from unlabel.methods.registry import get_method
@@ -36,7 +35,7 @@ from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
 from unlabel.training.loop import Watch, best_step, train
 from unlabel.training.run import Run
-from unlabel.training.setup import build, processes, split_store
+from unlabel.training.setup import build, check_trackers, processes, split_store
 from unlabel.training.verdict import Verdict
 
 console = Console(stderr=True, highlight=False)
@@ -66,11 +65,21 @@ def start_run(
 def continue_run(path: Path) -> Run:
     """Continue a run from its last checkpoint; a finished one only gets its page anew."""
     run = Run.open(path)
+    _refuse_other_images(run)
     newest = checkpoint.latest(run.checkpoints)
     done = 0 if newest is None else checkpoint.step_of(newest)
     if processes().is_main_process:
         console.print(f"Continuing {run.path} after step {done:,} of {run.config.steps:,}.")
     return _train_and_finish(run)
+
+
+def _refuse_other_images(run: Run) -> None:
+    began_with = run.facts.get("data", {}).get("fingerprint")
+    if began_with not in (None, Store.open(run.config.data).fingerprint):
+        raise DataError(
+            f"{run.config.data} holds other images than {run.path} began with. Put the store back "
+            "as it was, or start a new run."
+        )
 
 
 def load_backbone(run: Run) -> Backbone:
@@ -127,9 +136,11 @@ def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> 
     state = processes()
     if state.is_main_process:
         folder = out or _free_folder(store, choice.config)
-        if overwrite and folder.exists():
-            _remove_run(folder)
-        run = Run.create(folder, choice.config, _facts(store, choice))
+        facts = _facts(store, choice)  # builds the model: an old run goes only for one that works
+        check_trackers(choice.config)
+        if overwrite and folder.is_dir():
+            Run.remove(folder)
+        run = Run.create(folder, choice.config, facts)
         _print_settings(run)
         where = [str(folder)]
     broadcast_object_list(where)
@@ -185,15 +196,6 @@ def _free_folder(store: Store, config: PretrainConfig) -> Path:
         number += 1
         folder = first.with_name(f"{first.name}-{number}")
     return folder
-
-
-def _remove_run(folder: Path) -> None:
-    """Remove a run that is to be replaced, and nothing that is not a run."""
-    if not (folder / "config.yaml").is_file() and any(folder.iterdir()):
-        raise OutputExists(
-            f"{folder} is not a run, so --overwrite does not remove it. Choose another --out."
-        )
-    shutil.rmtree(folder)
 
 
 def _facts(store: Store, choice: Choice) -> dict[str, Any]:

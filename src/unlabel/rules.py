@@ -70,7 +70,7 @@ def choose(
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
     pick("workers", *_workers(machine))
     recipe = {
-        "data": str(store.path),
+        "data": str(store.path.resolve()),
         "model": {"in_chans": store.info.channels, "drop_path": method.drop_path},
         "optim": method.recipe.model_dump(),
     }

@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unlabel.atomic import write_text_atomic
+from unlabel.atomic import TEMPORARY, write_text_atomic
 from unlabel.config import PretrainConfig, validated
 from unlabel.errors import InputMissing, OutputExists
+
+CONTENTS = frozenset(
+    [
+        "config.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "verdict.json",
+        "results.json",
+        "report.html",
+        ".lock",
+        "checkpoints",
+        "export",
+        "previews",
+        "logs",
+        "wandb",
+        "mlruns",
+    ]
+)
+"""All that a run's folder holds at its top, with the folders that trackers write."""
 
 
 class Run:
@@ -65,6 +85,25 @@ class Run:
             raise InputMissing(f"{path} is not a run: it has no config.yaml.")
         values = yaml.safe_load(settings.read_text(encoding="utf-8"))
         return cls(path, validated(PretrainConfig, values, str(settings)))
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        """Remove the run at ``path``, whole or just begun, and nothing that is not a run.
+
+        Raises:
+            OutputExists: the folder is no run, or holds something that no run writes.
+        """
+        names = {p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)}
+        if foreign := sorted(names - CONTENTS):
+            raise OutputExists(
+                f"{path} holds {foreign[0]}, which no run writes, so --overwrite does not remove "
+                "it. Choose another --out, or move your files away."
+            )
+        if names and "run.json" not in names:
+            raise OutputExists(
+                f"{path} is not a run, so --overwrite does not remove it. Choose another --out."
+            )
+        shutil.rmtree(path)
 
     @property
     def checkpoints(self) -> Path:

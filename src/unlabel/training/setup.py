@@ -129,14 +129,19 @@ def processes() -> PartialState:
     return PartialState(cpu=this_machine().device == "cpu")
 
 
-def _accelerator(run: Run) -> Accelerator:
-    trackers = list(run.config.trackers)
-    for tracker in trackers:
+def check_trackers(config: PretrainConfig) -> None:
+    """Raise InputMissing for a tracker whose package is not installed."""
+    for tracker in config.trackers:
         if find_spec(tracker) is None:
             raise InputMissing(
                 f"The tracker {tracker} is not installed: pip install 'unlabel[{tracker}]', or "
                 "choose others with --set trackers=[tensorboard]."
             )
+
+
+def _accelerator(run: Run) -> Accelerator:
+    check_trackers(run.config)
+    trackers = list(run.config.trackers)
     accelerator = Accelerator(
         cpu=processes().device.type == "cpu",
         mixed_precision="no",  # the loop's own autocast also serves the monitors
