@@ -98,7 +98,8 @@ class PretrainConfig(Settings):
     workers: int = Field(0, ge=0)
     """Processes that read images beside each training process."""
     validation_fraction: float = Field(0.05, ge=0, lt=0.5)
-    """Share of the images held out for the monitors, where the store names no validation split."""
+    """Share of the images held out for the monitors, where the store names no validation split; 16
+    images or a quarter of them, whichever is less, are held out in any case."""
     validation_images: int = Field(1024, ge=1)
     """Most held-out images that the monitors look at."""
     evaluations: int = Field(20, ge=1)

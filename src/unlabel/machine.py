@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -45,7 +45,7 @@ def this_machine() -> Machine:
     return Machine(
         processor=_capabilities().get("cpu_name") or platform.processor() or platform.machine(),
         threads=torch.get_num_threads(),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
+        memory=psutil.virtual_memory().total / 2**30,
         device=device,
         accelerator=name,
         accelerator_memory=memory,

@@ -25,7 +25,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.store import Store
-from unlabel.errors import ConfigError, DataError, InputMissing
+from unlabel.errors import ConfigError, DataError, InputMissing, UsageError
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
 from unlabel.methods.registry import get_method
@@ -50,9 +50,12 @@ def start_run(
     overwrite: bool = False,
 ) -> Run:
     """Ingest if need be, choose what was not asked for, train, export and write the page."""
-    wanted = {**_read_recipe(recipe), **{k: v for k, v in asked.items() if v is not None}}
+    given = {name: value for name, value in asked.items() if value is not None}
+    wanted = {**_read_recipe(recipe), **given}
+    if "epochs" in given and "steps" not in given:
+        wanted.pop("steps", None)  # the recipe's: what is asked for goes before it
     get_method(wanted.get("method", DEFAULT_METHOD))  # a typo is told before hours of ingest
-    store = open_or_ingest(data or _recipe_data(wanted))
+    store = open_or_ingest(data or _recipe_data(wanted), wanted.get("model.image_size"))
     wanted.pop("data", None)
     tune = recipe is None
     choice = choose(store, this_machine(), {**wanted, "batch_size": _number(wanted)}, tune=tune)
@@ -154,6 +157,8 @@ def _number(wanted: Mapping[str, Any]) -> int | None:
 
 def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bool) -> Choice:
     """The same choice with the largest batch that one step on the device can hold."""
+    if processes().num_processes > 1:
+        raise UsageError("--batch-size auto is for one process: give several a number.")
     size = largest_batch(choice.config)
     found = choose(store, this_machine(), {**wanted, "batch_size": size}, tune=tune)
     reason = f"{size}: the largest that {this_machine().device} held in one trial step"
@@ -189,7 +194,7 @@ def _recipe_data(wanted: Mapping[str, Any]) -> list[str]:
 
 def _free_folder(store: Store, config: PretrainConfig) -> Path:
     """runs/NAME-METHOD, with a number after it where that is taken."""
-    name = re.sub(r"-[0-9a-f]{12}$", "", store.path.resolve().name)
+    name = re.sub(r"-[0-9a-f]{12}-[0-9]+-v[0-9]+$", "", store.path.resolve().name)
     first = Path("runs") / f"{name}-{config.method}"
     folder, number = first, 1
     while folder.exists():

@@ -56,7 +56,8 @@ def choose(
     asked = {key: value for key, value in asked.items() if value is not None}
     if "steps" in asked and "epochs" in asked:
         raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
-    images = store.info.splits.get("train", len(store))
+    splits = store.info.splits
+    images = len(store) - splits.get("validation", 0) - splits.get("test", 0)
     pick = _Picker(asked)
     method = get_method(pick("method", DEFAULT_METHOD, "learns from few images, needs no labels"))
     size = pick("model.image_size", *_image_size(store.info.median_side))
@@ -145,8 +146,14 @@ def _steps(
     return steps, f"{steps * batch / images:,.0f} epochs: {why}"
 
 
+def _cores() -> int:
+    """Processors that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def _workers(machine: Machine) -> tuple[int, str]:
-    cores = os.cpu_count() or 1
+    cores = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if machine.device == "cpu":
         return (1 if cores > 1 else 0), "one process reads images while the others compute"
     return min(16, max(1, cores - 1)), f"{cores} processors feed one accelerator"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 
 import pytest
 import torch
@@ -66,3 +68,16 @@ def test_a_worker_that_dies_is_named():
     store = Dying(healthy.images, healthy.ids, healthy.labels)
     with pytest.raises(DataError, match=r"died: .*workers=0"):
         streamed(store, workers=1)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_a_signal_to_the_whole_group(number):
+    """Ctrl-C and a scheduler's signal reach them too; only the main process may act on it."""
+    store = fake_store()
+    made = Batches(store, SPEC, seed=0, batch_size=6)
+    batches = stream(made, 0, STOP, workers=1, device="cpu")
+    found = [next(batches)]
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, number)
+    assert_same([*found, *batches], streamed(store))

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from unlabel.errors import DataError, InputMissing, Preempted
+from unlabel.errors import DataError, InputMissing, Preempted, UsageError
 from unlabel.methods.splitmask import SplitMask
 from unlabel.pretraining import load_backbone
 from unlabel.training import checkpoint
@@ -210,3 +210,96 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, small_run):
     run = Run.create(tmp_path / "run", small_run.model_copy(update={"trackers": ("mlflow",)}), {})
     with pytest.raises(InputMissing, match="mlflow"):
         train(run)
+
+
+@pytest.mark.parametrize("done", [4, 6])
+def test_weights_that_stop_being_finite_are_never_saved(
+    tmp_path: Path, small_run, monkeypatch: pytest.MonkeyPatch, done: int
+):
+    """An update that spoils the weights after its loss was checked; at a look, and between two."""
+
+    def spoil(self, progress):
+        if progress.step == done - 1:
+            with torch.no_grad():
+                self.head.weight.fill_(float("nan"))
+
+    monkeypatch.setattr(SplitMask, "after_step", spoil)
+    run = Run.create(tmp_path / "run", small_run, {})
+
+    def interrupt(at: int, *_: float) -> None:
+        if at == done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(DataError, match=f"step {done}"):
+        train(run, interrupt)
+    last = checkpoint.latest(run.checkpoints)
+    assert last is not None
+    assert last.name == "step-00000003"
+    assert run.read_json("verdict.json") is None
+
+
+def test_a_held_out_loss_that_is_not_finite_is_no_verdict(
+    tmp_path: Path, small_run, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(self, batch, progress):
+        return torch.tensor(float("nan"))
+
+    monkeypatch.setattr(SplitMask, "validation_loss", broken)
+    with pytest.raises(DataError, match="held-out loss"):
+        train(Run.create(tmp_path / "run", small_run, {}))
+
+
+def test_one_process_at_a_time_trains_a_run(tmp_path: Path, small_run):
+    run = Run.create(tmp_path / "run", small_run, {})
+
+    def intrude(done: int, *_: float) -> None:
+        if done == 4:
+            with pytest.raises(UsageError, match=f"process {os.getpid()}"):
+                train(Run.open(run.path))
+
+    train(run, intrude)
+    assert [row["step"] for row in run.metrics("train")] == list(range(12))
+
+
+ONE_OF_TWO = """
+import os, signal, sys
+from unlabel.errors import Preempted
+from unlabel.training.loop import train
+from unlabel.training.run import Run
+rank = os.environ["RANK"]
+def watch(done, *_):
+    if done == 5 and rank == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+try:
+    train(Run.open(sys.argv[1]), watch)
+except Preempted:
+    open(sys.argv[1] + "-stopped-" + rank, "w").close()
+"""
+
+
+def test_a_signal_to_one_of_two_processes_stops_and_saves_both(tmp_path: Path, small_run):
+    run = Run.create(tmp_path / "run", small_run, {})
+    script = tmp_path / "script.py"
+    script.write_text(ONE_OF_TWO)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(script), str(run.path)]
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=120)
+    assert sorted(path.name for path in tmp_path.glob("run-stopped-*")) == [
+        "run-stopped-0",
+        "run-stopped-1",
+    ]
+    last = checkpoint.latest(run.checkpoints)
+    assert last is not None
+    assert last.name == "step-00000006"  # the processes agree once a step
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(tmp_path: Path, small_run):
+    """Over a minute of compiling: `pytest -m slow`."""
+    calm = small_run.model.model_copy(update={"drop_path": 0.0})
+    config = small_run.model_copy(update={"precision": "fp32", "model": calm})
+    plain = finished(tmp_path / "plain", config)
+    fast = finished(tmp_path / "fast", config.model_copy(update={"compile": True}))
+    ours = [row["loss"] for row in fast.metrics("train")]
+    assert ours == pytest.approx([row["loss"] for row in plain.metrics("train")], rel=1e-3)

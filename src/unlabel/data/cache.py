@@ -23,13 +23,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNLABEL_CACHE", Path.home() / ".cache" / "unlabel"))
 
 
-def open_or_ingest(sources: Sequence[str | Path]) -> Store:
+def open_or_ingest(sources: Sequence[str | Path], image_size: int | None = None) -> Store:
     """The store at the one path given, or the cached store of plain sources.
 
-    Images of plain sources are stored with a shorter side of at most ``SHORT_SIDE`` pixels; the
-    verb ``ingest`` keeps them as large as asked. A cached store is used again as long as every
-    file's name, size and time of change are the same; otherwise the sources are ingested anew
-    beside it. Of several processes one ingests and the others wait for it.
+    Images of plain sources are stored with a shorter side of at most ``SHORT_SIDE`` pixels, or of
+    ``image_size`` where that is more; the verb ``ingest`` keeps them as large as asked. A cached
+    store is used again as long as every file's name, size and time of change are the same;
+    otherwise the sources are ingested anew beside it. Of several processes one ingests and the
+    others wait for it.
 
     Raises:
         InputMissing: nothing was named, or a named source is not there.
@@ -39,12 +40,13 @@ def open_or_ingest(sources: Sequence[str | Path]) -> Store:
         raise InputMissing("No images were named. Give a folder: unlabel pretrain photos/")
     if len(sources) == 1 and (Path(sources[0]) / MANIFEST).is_file():
         return Store.open(Path(sources[0]))
-    made_of = f"{fingerprint(sources)[:12]}-{SHORT_SIDE}-v{FORMAT}"
+    side = max(SHORT_SIDE, image_size or 0)
+    made_of = f"{fingerprint(sources)[:12]}-{side}-v{FORMAT}"
     out = cache_folder() / f"{_readable(sources[0])}-{made_of}"
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(out.name + ".lock")):
         if not out.exists():
-            ingest(sources, out, short_side=SHORT_SIDE)
+            ingest(sources, out, short_side=side)
     return Store.open(out)
 
 

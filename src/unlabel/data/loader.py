@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 
@@ -44,7 +45,7 @@ def stream(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         timeout=POLL if workers else 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         multiprocessing_context=_context() if workers else None,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else the first batch would draw from the global one
@@ -63,7 +64,8 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
             if "exited unexpectedly" in str(error):
                 raise DataError(
                     f"A process that reads images died: {str(error).splitlines()[0]} "
-                    "Run again with --set workers=0 to see why, or with fewer if memory ran out."
+                    "Run again with --set workers=0 to see why, or with fewer if memory ran out. "
+                    'A script of your own must start under `if __name__ == "__main__":`.'
                 ) from None
             if "timed out" not in str(error):
                 raise
@@ -84,6 +86,9 @@ def _context() -> BaseContext:
     return context
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread, and deaf to signals that reach the whole group: the main process acts on them."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 
+from unlabel.data.random import keys, uniform
 from unlabel.errors import DataError, InputMissing
 
 INFO, MANIFEST = "store.json", "manifest.json"
@@ -267,12 +268,8 @@ def open_part(path: Path) -> pa.Table:
 
 
 def _hash(rows: np.ndarray, seed: int) -> np.ndarray:
-    """A uniform draw in [0, 1) for each row, by the seed (SplitMix64's finaliser)."""
-    with np.errstate(over="ignore"):
-        x = rows.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x2545F491) % 2**64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-        return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    """A uniform draw in [0, 1) for each row, by the seed."""
+    return uniform(keys(seed, "store", np.zeros_like(rows), rows), 1)[:, 0]
 
 
 def _place_in_class(draws: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

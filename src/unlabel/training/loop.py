@@ -10,14 +10,16 @@ import hashlib
 import math
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from unlabel.data.loader import stream
-from unlabel.errors import OutOfMemory, Preempted
+from unlabel.errors import DataError, OutOfMemory, Preempted
 from unlabel.methods.base import Losses, Progress
 from unlabel.training import checkpoint
+from unlabel.training.lock import sole_trainer
 from unlabel.training.optim import set_learning_rate
 from unlabel.training.recorder import Recorder
 from unlabel.training.run import Run
@@ -36,9 +38,10 @@ def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
     Raises:
         DataError: the loss or the gradient stopped being finite; the last checkpoint is intact.
         Preempted: a signal asked for an end; everything up to the last step is saved.
+        UsageError: another process is training this run.
         OutOfMemory: the device's memory does not hold the batch.
     """
-    with StopRequest() as stop:
+    with StopRequest() as stop, sole_trainer(run):
         training = assemble(run)
         try:
             _run_steps(run, training, stop, watch)
@@ -54,7 +57,8 @@ def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
 
 def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch) -> None:
     config = run.config
-    recorder = Recorder(run, training.accelerator)
+    recorder = Recorder(run, training.accelerator, stop)
+    alone = training.accelerator.num_processes == 1
     looks = looking_points(config.steps, config.evaluations)
     start = _restore(run, training)
     if start == 0:
@@ -76,10 +80,11 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch) ->
             recorder.flush()
             _look(run, training, recorder, done)
             _save(run, training, done)
-        elif stop.received:
-            recorder.flush()
-            _save(run, training, done)
-        if stop.received and done < config.steps:
+        stopping = stop.received is not None if alone else recorder.stopping
+        if stopping and done < config.steps:
+            if done not in looks:
+                recorder.flush()
+                _save(run, training, done)
             raise _stopped(stop.received, run, done)
 
 
@@ -87,10 +92,12 @@ def _update(training: Training, recorder: Recorder, micro, progress: Progress, l
     """One update of the weights, over the micro-batches that it is made of."""
     config, optimizer = training.config, training.optimizer
     scalars: dict[str, Tensor] = {}
-    for _ in range(config.accumulate):
-        with training.autocast():
-            losses: Losses = training.model(next(micro), progress)
-        training.accelerator.backward(losses.total / config.accumulate)
+    for part in range(1, config.accumulate + 1):
+        last = part == config.accumulate
+        with nullcontext() if last else training.accelerator.no_sync(training.model):
+            with training.autocast():
+                losses: Losses = training.model(next(micro), progress)
+            training.accelerator.backward(losses.total / config.accumulate)
         _add(scalars, {"loss": losses.total, **losses.scalars}, config.accumulate)
     scalars["grad_norm"] = torch.nn.utils.clip_grad_norm_(
         training.parameters, config.optim.clip_grad or math.inf, foreach=True
@@ -125,12 +132,25 @@ def looking_points(steps: int, looks: int) -> set[int]:
 
 
 def _look(run: Run, training: Training, recorder: Recorder, done: int) -> None:
+    _refuse_broken_weights(training, done)
     _seed(run.config.seed, 0, 0)
     recorder.monitor(done, training.monitors.look(Progress(done, run.config.steps)))
 
 
+def _refuse_broken_weights(training: Training, done: int) -> None:
+    """Raise DataError where the last update left weights that are not finite."""
+    weights: list[Tensor] = [p.detach() for p in training.parameters]
+    norms = torch.stack(torch._foreach_norm(weights))
+    if not norms.isfinite().all():
+        raise DataError(
+            f"The weights stopped being finite by step {done}, and nothing of that was saved. "
+            "Start again with a lower learning rate (--set optim.lr=...) or --set precision=fp32."
+        )
+
+
 def _save(run: Run, training: Training, done: int) -> None:
     """Write a checkpoint, then drop all but this one and the one with the best held-out loss."""
+    _refuse_broken_weights(training, done)
     if training.accelerator.is_main_process:
         checkpoint.save(
             run.checkpoints,
@@ -171,10 +191,10 @@ def _seed(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(key, "little", signed=True))
 
 
-def _stopped(number: int, run: Run, done: int) -> Preempted | KeyboardInterrupt:
+def _stopped(number: int | None, run: Run, done: int) -> Preempted | KeyboardInterrupt:
     if number == signal.SIGINT:
         return KeyboardInterrupt(f"stopped after step {done}; --resume {run.path} continues")
-    name = signal.Signals(number).name
+    name = signal.Signals(number).name if number else "Another process's signal"
     return Preempted(
         f"{name} received: saved after step {done} of {run.config.steps}. "
         f"Continue with: unlabel pretrain --resume {run.path}"

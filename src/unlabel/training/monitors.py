@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -18,6 +19,7 @@ from unlabel.data.loader import stream
 from unlabel.data.spec import Batch
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
+from unlabel.errors import DataError
 from unlabel.methods.base import Method, Progress
 
 NEIGHBOURS_FROM = 2048
@@ -50,10 +52,21 @@ class Monitors:
 
     @torch.inference_mode()
     def look(self, progress: Progress) -> dict[str, float]:
-        """Held-out loss, RankMe, spread of features and, where there are labels, kNN accuracy."""
+        """Held-out loss, RankMe, spread of features and, where there are labels, kNN accuracy.
+
+        Raises:
+            DataError: the held-out loss is not a finite number.
+        """
         training = self.method.training
         self.method.eval()
-        values = {"held_out_loss": self._loss(progress), **self._quality()}
+        loss = self._loss(progress)
+        if not math.isfinite(loss):
+            raise DataError(
+                f"The held-out loss became {loss} by step {progress.step}, and the run stopped "
+                "there. Start again with a lower learning rate (--set optim.lr=...) or --set "
+                "precision=fp32."
+            )
+        values = {"held_out_loss": loss, **self._quality()}
         self.method.train(training)
         return values
 

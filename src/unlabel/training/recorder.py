@@ -11,17 +11,24 @@ from torch import Tensor
 
 from unlabel.errors import DataError
 from unlabel.training.run import Run
+from unlabel.training.signals import StopRequest
 
 INTERVAL = 20
 """Steps between transfers from an accelerator; on a processor every step is free to read."""
 
 
 class Recorder:
-    """Collects scalars as device tensors; ``flush`` moves them together, checks and logs them."""
+    """Collects scalars as device tensors; ``flush`` moves them together, checks and logs them.
 
-    def __init__(self, run: Run, accelerator: Accelerator) -> None:
+    ``stopping`` says whether any process had been asked to stop by the last flush: the same answer
+    in all of them, so that all stop after the same step.
+    """
+
+    def __init__(self, run: Run, accelerator: Accelerator, stop: StopRequest) -> None:
         self.run = run
         self.accelerator = accelerator
+        self.stop = stop
+        self.stopping = False
         self.interval = 1 if accelerator.device.type == "cpu" else INTERVAL
         self.waiting: list[tuple[int, float, dict[str, Tensor]]] = []
         self.images = 0
@@ -68,8 +75,10 @@ class Recorder:
         flat = [
             value.detach().float() for _, _, scalars in self.waiting for value in scalars.values()
         ]
-        means = self.accelerator.reduce(torch.stack(flat), reduction="mean")
+        asked = torch.tensor(float(self.stop.received is not None), device=flat[0].device)
+        means = self.accelerator.reduce(torch.stack([asked, *flat]), reduction="mean")
         values = iter(means.tolist())
+        self.stopping = next(values) > 0
         rows = [
             {"kind": "train", "step": step, "lr": lr, **{name: next(values) for name in scalars}}
             for step, lr, scalars in self.waiting

@@ -28,6 +28,7 @@ CONTENTS = frozenset(
         "results.json",
         "report.html",
         ".lock",
+        ".holder",
         "checkpoints",
         "export",
         "previews",

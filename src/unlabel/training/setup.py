@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration
@@ -21,7 +22,7 @@ from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
-from unlabel.errors import InputMissing
+from unlabel.errors import DataError, InputMissing
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
 from unlabel.methods.parts.teacher import Teacher
@@ -33,6 +34,10 @@ from unlabel.training.run import Run
 
 PREPARE_IMAGES = 4096
 """Training images that a method may look at before step 0, to fit a tokenizer say."""
+FEWEST = 8
+"""Images that a run needs to learn from."""
+HELD_OUT = 16
+"""Images that the monitors need, up to a quarter of all."""
 SAMPLE_BATCH = 256
 """Images of that sample that are read together."""
 
@@ -90,16 +95,27 @@ def assemble(run: Run) -> Training:
 
 
 def split_store(config: PretrainConfig) -> tuple[Store, Store]:
-    """The images to learn from and those held out for the monitors; test images are in neither."""
+    """The images to learn from and those held out for the monitors; test images are in neither.
+
+    Raises:
+        DataError: there are hardly any images to learn from.
+    """
     store = Store.open(config.data)
-    if "train" not in store.info.splits:
-        return store.holdout(config.validation_fraction, config.validation_images, config.seed)
-    train = store.split("train")
+    most, seed = config.validation_images, config.seed
+    if store.splits is None:
+        train = store
+    else:
+        train = store.select(~np.isin(store.splits, ("validation", "test")))
+    if len(train) < FEWEST:
+        has = ", ".join(f"{count} {name}" for name, count in store.info.splits.items())
+        raise DataError(
+            f"{config.data} has no images to learn from, or too few: {len(train)} that are neither "
+            f"for validation nor for testing ({has or 'no splits'}); at least {FEWEST} are needed."
+        )
     if "validation" in store.info.splits:
-        held_out = store.split("validation")
-        _, held_out = held_out.holdout(1.0, config.validation_images, config.seed)
-        return train, held_out
-    return train.holdout(config.validation_fraction, config.validation_images, config.seed)
+        return train, store.split("validation").holdout(1.0, most, seed)[1]
+    share = max(config.validation_fraction, min(HELD_OUT / len(train), 1 / 4))
+    return train.holdout(share, max(most, HELD_OUT), seed)
 
 
 def build(config: PretrainConfig, store: Store) -> Method:

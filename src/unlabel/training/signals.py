@@ -1,4 +1,4 @@
-"""A polite end: the first signal asks the loop to save at the next step, the second kills."""
+"""A polite end: a signal asks the loop to save at the next step, a second Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from types import FrameType, TracebackType
 class StopRequest:
     """While entered, notes SIGTERM, SIGUSR1 and Ctrl-C instead of dying of them.
 
-    ``received`` is the signal's number, or ``None``. A second signal has its usual effect.
+    ``received`` is the signal's number, or ``None``. Schedulers and launchers repeat their signals,
+    so repeated ones change nothing; only a second Ctrl-C has its usual effect.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT) + (
@@ -36,8 +37,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        os.write(2, b"\nStopping after this step, and saving. Once more ends it at once.\n")
-        self._restore()
+        os.write(2, b"\nStopping after this step, and saving. Ctrl-C ends it at once.\n")
+        signal.signal(signal.SIGINT, self._before[signal.SIGINT])  # type: ignore[arg-type]
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

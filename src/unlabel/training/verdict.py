@@ -113,7 +113,7 @@ def _collapsed(last: dict[str, Any], evidence: tuple[str, ...]) -> Verdict:
 def _never_learned(evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "unclear",
-        "The run did not learn: the held-out loss is about where it began.",
+        "The run did not learn: the held-out loss is not below where it began.",
         evidence,
         ("Try another learning rate (--set optim.lr=...) or more steps.",),
     )
