@@ -164,3 +164,14 @@ def test_refusals():
         backbone.tokens(x, visible=torch.zeros(2, 1, dtype=torch.int64), mask=mask)
     with pytest.raises(ConfigError, match="together"):
         backbone.tokens(x, mask=mask)
+
+
+def test_crops_of_another_size_are_embedded_as_timm_would():
+    size = {"img_size": 32, "patch_size": 8, "num_classes": 0}
+    torch.manual_seed(0)
+    dynamic = timm.create_model("vit_tiny_patch16_224", **size, dynamic_img_size=True).eval()
+    backbone = ViT(timm.create_model("vit_tiny_patch16_224", **size)).eval()
+    backbone.net.load_state_dict(dynamic.state_dict())
+    small = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.embed(small), dynamic(small))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,9 @@ def crops() -> np.ndarray:
 def reference(crop: Tensor, drawn: np.ndarray, recipe: Photometric) -> Tensor:
     """torchvision's functions on one image, one after the other."""
     for kind in drawn[ORDER:GREY].astype(int):
-        if kind == BRIGHTNESS:
+        if kind == BRIGHTNESS and recipe.additive_brightness:
+            crop = (crop + float(drawn[BRIGHTNESS])).clamp(0, 1)
+        elif kind == BRIGHTNESS:
             crop = peer.adjust_brightness(crop, float(drawn[BRIGHTNESS]))
         elif kind == CONTRAST:
             crop = peer.adjust_contrast(crop, float(drawn[CONTRAST]))
@@ -72,7 +76,12 @@ def reference(crop: Tensor, drawn: np.ndarray, recipe: Photometric) -> Tensor:
     return peer.solarize(crop, recipe.solarize_threshold) if drawn[SOLARIZE] else crop
 
 
-@pytest.mark.parametrize("recipe", [ALL, STRONG, JITTER], ids=["all", "strong", "jitter"])
+OFFSET = replace(ALL, additive_brightness=True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [ALL, STRONG, JITTER, OFFSET], ids=["all", "strong", "jitter", "offset"]
+)
 @pytest.mark.parametrize("on", ["device", "processor"])
 def test_each_image_is_as_torchvision_makes_it(crops, recipe, on):
     drawn = draw_colours(recipe, key(len(crops)))
@@ -148,6 +157,11 @@ def test_a_factor_is_never_negative():
     drawn = draw_colours(Photometric(1.0, 1.5, 1.5, 1.5), key(1000))
     assert drawn[:, BRIGHTNESS : SATURATION + 1].min() >= 0
     assert drawn[:, BRIGHTNESS].max() > 2.4
+
+
+def test_an_additive_brightness_is_drawn_around_nothing():
+    drawn = draw_colours(Photometric(1.0, 0.4, additive_brightness=True), key(20_000))
+    assert stats.kstest((drawn[:, BRIGHTNESS] + 0.4) / 0.8, "uniform").pvalue > 1e-3
 
 
 def test_operators_without_width_are_left_out():

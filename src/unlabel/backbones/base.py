@@ -30,6 +30,8 @@ class Backbone(nn.Module, ABC):
         mean: of the pixels, in [0, 1], that its weights were trained with, a value a channel; where
             known.
         std: likewise.
+        crop_unit: pixels of which the side of a crop of another size must be a multiple; ``None``
+            if the network takes crops of ``image_size`` only.
         enlarge: how many times images are enlarged before ``net`` sees them.
     """
 
@@ -38,6 +40,7 @@ class Backbone(nn.Module, ABC):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     enlarge: int = 1
+    crop_unit: int | None = None
 
     net: nn.Module
     dim: int
@@ -80,7 +83,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """One vector an image, (B, D): what kNN, linear probes and users take."""
+        """One vector an image, (B, D): what kNN, linear probes and users take.
+
+        Images may be of another size than ``image_size`` if ``crop_unit`` allows it.
+        """
 
 
 def replace_masked(patches: Tensor, mask: Tensor | None, mask_token: Tensor | None) -> Tensor:

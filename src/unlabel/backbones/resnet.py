@@ -33,6 +33,7 @@ class ResNet(Backbone):
         self.net = net
         last: Any = net.feature_info[-1]
         reduction: int = last["reduction"]
+        self.crop_unit = 1
         self.enlarge = enlargement(image_size)
         self.dim = net.num_features
         self.stride = reduction // self.enlarge

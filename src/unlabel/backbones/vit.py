@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, resample_abs_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class ViT(Backbone):
         self.dim = net.embed_dim
         self.grid = net.patch_embed.grid_size
         self.stride = net.patch_embed.patch_size[0]
+        self.crop_unit = self.stride
         self.prefix = net.num_prefix_tokens
         self.image_size = net.patch_embed.img_size[0]
         self.in_chans = net.in_chans
@@ -55,9 +56,13 @@ class ViT(Backbone):
         else:
             x = replace_masked(net.patch_embed(images), mask, mask_token)
             x = net.patch_drop(net._pos_embed(x))
+        return net.fc_norm(self._encode(x))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Tokens with positions through the blocks to the last norm, (B, prefix + K, D)."""
+        net = self.net
         x = net.norm_pre(x)
-        x = checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x)
-        return net.fc_norm(net.norm(x))
+        return net.norm(checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x))
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Patch tokens after the norm, laid out as (B, D, rows, columns)."""
@@ -66,20 +71,46 @@ class ViT(Backbone):
         return patches.transpose(1, 2).unflatten(2, size)
 
     def embed(self, images: Tensor) -> Tensor:
-        """timm's pooled vector, (B, D)."""
-        return self.net(images)
+        """timm's pooled vector, (B, D); positions are resampled for crops of another size."""
+        if images.shape[-1] == self.image_size:
+            return self.net(images)
+        return self.net.forward_head(self._encode(self._embed_crop(images)), pre_logits=True)
 
     def _embed_visible(self, images: Tensor, visible: Tensor) -> Tensor:
         """Prefix and visible patches with their positions, (B, prefix + K, D)."""
-        net = self.net
         patches = self._embed_patches(images, visible)
-        prefix = torch.cat([token.expand(len(images), -1, -1) for token in _prefix(net)], dim=1)
-        if net.pos_embed is not None:
-            positions = net.pos_embed[0]
-            if not net.no_embed_class:
-                prefix = prefix + positions[: self.prefix]
-                positions = positions[self.prefix :]
+        positions = self._patch_positions()
+        if positions is not None:
             patches = patches + positions[visible]
+        return self._with_prefix(patches)
+
+    def _embed_crop(self, images: Tensor) -> Tensor:
+        """All patches of a crop of another size, with their positions, after the prefix."""
+        embed = self.net.patch_embed
+        patches = embed.proj(images)
+        grid = patches.shape[-2:]
+        patches = embed.norm(patches.flatten(2).transpose(1, 2))
+        positions = self._patch_positions()
+        if positions is not None:
+            resized = resample_abs_pos_embed(
+                positions[None], list(grid), list(self.grid), num_prefix_tokens=0
+            )
+            patches = patches + resized
+        return self._with_prefix(patches)
+
+    def _patch_positions(self) -> Tensor | None:
+        """Position embeddings of the patches, (N, D), if the network adds any."""
+        net = self.net
+        if net.pos_embed is None:
+            return None
+        return net.pos_embed[0] if net.no_embed_class else net.pos_embed[0, self.prefix :]
+
+    def _with_prefix(self, patches: Tensor) -> Tensor:
+        """Prefix tokens with their positions before ``patches``."""
+        net = self.net
+        prefix = torch.cat([token.expand(len(patches), -1, -1) for token in _prefix(net)], dim=1)
+        if net.pos_embed is not None and not net.no_embed_class:
+            prefix = prefix + net.pos_embed[0, : self.prefix]
         return net.pos_drop(torch.cat([prefix.to(patches.dtype), patches], dim=1))
 
     def _embed_patches(self, images: Tensor, visible: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Colour recipes: parameters drawn an image, operators applied to a whole batch on its device.
 
 The operators are torchvision's (``ColorJitter``, ``rgb_to_grayscale``, ``GaussianBlur`` and
-``solarize`` on floats), image by image. On a processor ``augment_cpu`` does the same faster.
+``solarize`` on floats), image by image; an additive brightness is tensorflow's. On a processor
+``augment_cpu`` does the same faster.
 
 Shapes: B images, V views, N of them together, C channels, K parameters.
 """
@@ -63,6 +64,8 @@ def draw_colours(recipe: Photometric, key: np.ndarray) -> np.ndarray:
         max(0, 1 - width) + u[:, kind] * (1 + width - max(0, 1 - width))
         for kind, width in enumerate(widths)
     ]
+    if recipe.additive_brightness:
+        amounts[BRIGHTNESS] = (2 * u[:, BRIGHTNESS] - 1) * recipe.brightness
     amounts.append((2 * u[:, HUE] - 1) * recipe.hue)
     order = np.argsort(u[:, 4:8], axis=1)
     used = np.array([width > 0 for width in (*widths, recipe.hue)])
@@ -92,8 +95,9 @@ def apply_colours(images: Tensor, colours: Tensor, recipe: Photometric) -> Tenso
     """
     x = images.flatten(0, 1)
     drawn = colours.flatten(0, 1)
+    brightness = _offset if recipe.additive_brightness else _brightness
     for place in range(ORDER, GREY):
-        for kind, operator in enumerate((_brightness, _contrast, _saturation, _hue)):
+        for kind, operator in enumerate((brightness, _contrast, _saturation, _hue)):
             _on_some(x, drawn[:, place] == kind, operator, drawn[:, kind])
     _on_some(x, drawn[:, GREY] > 0, lambda some, _: _grey(some).expand_as(some), drawn[:, GREY])
     reach = blur_reach(recipe, x.shape[-1])
@@ -131,6 +135,10 @@ def _grey(x: Tensor) -> Tensor:
 
 def _brightness(x: Tensor, amount: Tensor) -> Tensor:
     return (x * amount).clamp_(0, 1)
+
+
+def _offset(x: Tensor, amount: Tensor) -> Tensor:
+    return (x + amount).clamp_(0, 1)
 
 
 def _contrast(x: Tensor, amount: Tensor) -> Tensor:

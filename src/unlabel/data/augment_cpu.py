@@ -42,7 +42,7 @@ def colour_pixels(pixels: np.ndarray, colours: np.ndarray, recipe: Photometric) 
     for image, drawn, out in zip(pixels, colours, painted, strict=True):
         np.divide(image, most, out=out)
         for kind in drawn[ORDER:GREY]:
-            _jitter(out, int(kind), drawn)
+            _jitter(out, int(kind), drawn, recipe)
         if drawn[GREY]:
             cv2.transform(out, np.repeat(_LUMA, 3, axis=0), dst=out)
         if drawn[SIGMA]:
@@ -52,9 +52,11 @@ def colour_pixels(pixels: np.ndarray, colours: np.ndarray, recipe: Photometric) 
     return painted
 
 
-def _jitter(image: np.ndarray, kind: int, drawn: np.ndarray) -> None:
+def _jitter(image: np.ndarray, kind: int, drawn: np.ndarray, recipe: Photometric) -> None:
     """One operator, in place; -1 is none."""
-    if kind == BRIGHTNESS:
+    if kind == BRIGHTNESS and recipe.additive_brightness:
+        image += drawn[BRIGHTNESS]
+    elif kind == BRIGHTNESS:
         image *= drawn[BRIGHTNESS]
     elif kind == CONTRAST:
         rgb = image.shape[2] == 3

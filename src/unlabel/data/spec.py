@@ -20,6 +20,7 @@ class Photometric:
     Probabilities ``*_p`` lie in [0, 1]. ``brightness``, ``contrast`` and ``saturation`` are the
     half-widths of a factor around 1 (0.4 draws from [0.6, 1.4]); ``hue`` is the half-width of a
     shift in turns (at most 0.5). The four jitter operators come in random order, as in torchvision.
+    With ``additive_brightness`` the brightness is instead an offset within ``brightness`` of 0.
     ``blur_sigma`` is in pixels of a 224-pixel crop and scales with the crop's size.
     ``solarize_threshold`` is a brightness in [0, 1].
     """
@@ -29,6 +30,7 @@ class Photometric:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    additive_brightness: bool = False
     grey_p: float = 0.0
     blur_p: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)

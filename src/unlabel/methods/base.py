@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +43,15 @@ class DataInfo:
     """What a method may know of the images before it sees one.
 
     ``classes`` is 0 without labels. ``mean`` and ``std`` have one value a channel and undo the
-    normalisation: pixel in [0, 1] = normalised * std + mean.
+    normalisation: pixel in [0, 1] = normalised * std + mean. ``floats`` says that pixels have no
+    known range.
     """
 
     images: int
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    floats: bool = False
 
 
 class Method(nn.Module, ABC):
@@ -64,6 +66,8 @@ class Method(nn.Module, ABC):
         needs: what ``Backbone.tokens`` must serve (``"visible"``, ``"mask"``).
         recipe: published optimiser settings, with their source in the method's docstring.
         drop_path: published stochastic depth of the backbone's last block.
+        target_moves: whether the loss is measured against a network that learns as well, so that a
+            lower one does not mean a better network.
         short_run: settings, by their dotted names, that the rules prefer for runs of minutes on
             small images; ours, not published.
         Options: the method's own settings, with defaults.
@@ -76,6 +80,7 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     recipe: ClassVar[OptimConfig]
     drop_path: ClassVar[float] = 0.0
+    target_moves: ClassVar[bool] = False
     short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     Options: ClassVar[type[Settings]]
 
@@ -88,6 +93,11 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
         self.average: Teacher | None = None
+
+    @property
+    def exported(self) -> Backbone:
+        """The network that is watched, evaluated and exported: the average where there is one."""
+        return cast(Backbone, self.average.network) if self.average else self.backbone
 
     @abstractmethod
     def forward(self, batch: Batch, progress: Progress) -> Losses:

@@ -93,7 +93,7 @@ class Monitors:
 
     def _features(self, images: Images) -> Tensor:
         info = self.train.info
-        embed = self.method.backbone.embed
+        embed = self.method.exported.embed
         return embed_all(lambda b: embed(normalise(b, info.mean, info.std)), images, self.device)
 
     @cached_property

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlabel.backbones.attention import suit_attention
 from unlabel.backbones.build import build_backbone
+from unlabel.backbones.resnet import ResNet
 from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
@@ -31,6 +32,7 @@ from unlabel.training.checkpoint import parameter_names
 from unlabel.training.monitors import Monitors
 from unlabel.training.optim import build_optimizer
 from unlabel.training.run import Run
+from unlabel.training.sync_norm import synchronise_norms
 
 PREPARE_IMAGES = 4096
 """Training images that a method may look at before step 0, to fit a tokenizer say."""
@@ -74,6 +76,10 @@ def assemble(run: Run) -> Training:
     )
     method.prepare(_sample(method, learnt_from, config))
     method.to(accelerator.device)
+    if isinstance(method.backbone, ResNet):  # convolutions are fastest so, as batches come
+        method.to(memory_format=torch.channels_last)
+    if accelerator.num_processes > 1:
+        synchronise_norms(method)
     suit_attention(method, accelerator.device, math.prod(method.backbone.grid))
     optimizer = build_optimizer(method, config.optim)
     cast = partial(autocast, accelerator.device.type, precision(config))
@@ -122,7 +128,8 @@ def build(config: PretrainConfig, store: Store) -> Method:
     """The method around its backbone, seeded by the run's seed."""
     torch.manual_seed(config.seed)
     info = store.info
-    data = DataInfo(len(store), len(info.classes), info.mean, info.std)
+    floats = np.dtype(info.dtype).kind == "f"
+    data = DataInfo(len(store), len(info.classes), info.mean, info.std, floats)
     method = build_method(config.method, build_backbone(config.model), config.options, data)
     if config.average is not None:
         method.average = Teacher(method.backbone)

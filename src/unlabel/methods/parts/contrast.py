@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
+from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from unlabel.methods.parts.gather import from_all, rank
 from unlabel.methods.parts.precision import full_precision
 
 
@@ -42,12 +42,32 @@ def info_nce(
         a, b = a.float(), b.float()
         if normalise:
             a, b = normalize(a, dim=1), normalize(b, dim=1)
-        all_a, all_b = _from_all(a), _from_all(b)
+        all_a, all_b = from_all(a), from_all(b)
         there = _scores(a, all_b, all_a, negatives) / temperature
         back = _scores(b, all_a, all_b, negatives) / temperature
         scores = torch.cat([there, back])
-        partner = torch.arange(len(a), device=a.device) + _rank() * len(a)
+        partner = torch.arange(len(a), device=a.device) + rank() * len(a)
         partner = partner.repeat(2)
+        loss = cross_entropy(scores, partner)
+    return loss, (scores.detach().argmax(1) == partner).float().mean()
+
+
+def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE of queries against the keys of every process, which get no gradient.
+
+    Args:
+        queries: (B, D).
+        keys: (B, D), the partner of each query at the same row.
+        temperature: what cosines are divided by.
+
+    Returns:
+        The loss, averaged over queries, and how often the partner scores highest, detached.
+    """
+    with full_precision(queries):
+        queries = normalize(queries.float(), dim=1)
+        keys = from_all(normalize(keys.detach().float(), dim=1))
+        scores = queries @ keys.T / temperature
+        partner = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
         loss = cross_entropy(scores, partner)
     return loss, (scores.detach().argmax(1) == partner).float().mean()
 
@@ -58,20 +78,5 @@ def _scores(rows: Tensor, partners: Tensor, same: Tensor, negatives: str) -> Ten
     if negatives == "other":
         return scores
     at = torch.arange(len(rows), device=rows.device)
-    itself = at[:, None] + _rank() * len(rows) == torch.arange(len(same), device=rows.device)
+    itself = at[:, None] + rank() * len(rows) == torch.arange(len(same), device=rows.device)
     return torch.cat([scores, (rows @ same.T).masked_fill(itself, float("-inf"))], dim=1)
-
-
-def _from_all(rows: Tensor) -> Tensor:
-    """The rows of every process in the order of ranks; gradients return to their owners."""
-    return torch.cat(all_gather(rows)) if _gathers() else rows
-
-
-def _gathers() -> bool:
-    """Whether other processes hold negatives: held-out images are the same in all of them."""
-    ready = distributed.is_available() and distributed.is_initialized()
-    return ready and distributed.get_world_size() > 1 and torch.is_grad_enabled()
-
-
-def _rank() -> int:
-    return distributed.get_rank() if _gathers() else 0

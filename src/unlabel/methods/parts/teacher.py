@@ -20,10 +20,15 @@ class Teacher(nn.Module):
         self.network = copy.deepcopy(student).requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, student: nn.Module, decay: float) -> None:
-        """Set weights to ``decay * weights + (1 - decay) * student's``; buffers are copied."""
+    def update(self, student: nn.Module, decay: float, copy_buffers: bool = True) -> None:
+        """Set weights to ``decay * weights + (1 - decay) * student's``; buffers are copied.
+
+        A teacher that is run while it trains has statistics of its own and copies none.
+        """
         ours: list[Tensor] = list(self.network.parameters())
         theirs = [p.detach() for p in student.parameters()]
         torch._foreach_lerp_(ours, theirs, 1 - decay)
+        if not copy_buffers:
+            return
         for mine, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
             mine.copy_(buffer)
