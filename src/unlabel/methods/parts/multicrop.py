@@ -80,7 +80,7 @@ def view_spec(options: ViewOptions, backbone: Backbone, data: DataInfo) -> ViewS
 
 
 def _small_size(backbone: Backbone) -> int:
-    """The published share of the large side, in whole patches; all of it where windows are fixed."""
+    """The published share of the large side, in whole patches; all of it for fixed windows."""
     unit = backbone.crop_unit
     if unit is None:
         return backbone.image_size
