@@ -32,7 +32,7 @@ MODELS = {
     ),
     "resnet": ModelConfig(name="resnet18", image_size=32),
 }
-SMALL = {"vocabulary": 64, "tokenizer": "k-means", "hidden": 32, "out": 16}
+SMALL = {"vocabulary": 64, "tokenizer": "k-means", "hidden": 32, "out": 16, "critic": (32,)}
 """Values for options that would make a toy slow, used where a method has them."""
 CLASSES = 3
 

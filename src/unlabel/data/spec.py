@@ -44,6 +44,18 @@ class Photometric:
 
 
 @dataclass(frozen=True)
+class BackgroundRemoval:
+    """A coin for each crop: with probability ``p`` only the foreground's pixels stay.
+
+    What lies outside the stored foreground mask becomes black (``zero``), the store's mean
+    (``mean``), one random grey a crop (``grey``) or a blurred copy (``blur``).
+    """
+
+    p: float
+    fill: Literal["zero", "mean", "grey", "blur"] = "zero"
+
+
+@dataclass(frozen=True)
 class Crops:
     """A named group of random resized crops of one image.
 
@@ -59,6 +71,7 @@ class Crops:
     flip: float = 0.5
     photometric: Photometric = Photometric()
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    background: BackgroundRemoval | None = None
 
 
 @dataclass(frozen=True)

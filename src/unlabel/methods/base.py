@@ -44,7 +44,7 @@ class DataInfo:
 
     ``classes`` is 0 without labels. ``mean`` and ``std`` have one value a channel and undo the
     normalisation: pixel in [0, 1] = normalised * std + mean. ``floats`` says that pixels have no
-    known range.
+    known range, ``foreground`` that the store has a foreground mask of each image.
     """
 
     images: int
@@ -52,6 +52,7 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     floats: bool = False
+    foreground: bool = False
 
 
 class Method(nn.Module, ABC):

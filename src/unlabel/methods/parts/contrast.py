@@ -53,7 +53,9 @@ def info_nce(
 
 
 def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE of queries against the keys of every process, which get no gradient.
+    """InfoNCE of queries against the keys of every process.
+
+    Gradients flow into both, unless the caller made one without.
 
     Args:
         queries: (B, D).
@@ -65,7 +67,7 @@ def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tenso
     """
     with full_precision(queries):
         queries = normalize(queries.float(), dim=1)
-        keys = from_all(normalize(keys.detach().float(), dim=1))
+        keys = from_all(normalize(keys.float(), dim=1))
         scores = queries @ keys.T / temperature
         partner = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
         loss = cross_entropy(scores, partner)

@@ -35,6 +35,11 @@ def shares() -> bool:
     return ready and distributed.get_world_size() > 1 and not torch.is_inference_mode_enabled()
 
 
+def processes() -> int:
+    """How many processes share a batch; 1 where this one is alone with it."""
+    return distributed.get_world_size() if shares() else 1
+
+
 def rank() -> int:
     """This process's place among those that share."""
     return distributed.get_rank() if shares() else 0
