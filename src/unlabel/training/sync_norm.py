@@ -30,7 +30,7 @@ def _normalise(norm: _BatchNorm, alone, x: Tensor) -> Tensor:
         return alone(x)
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [1, -1] + [1] * (x.ndim - 2)
-    wide = x.float()
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = _mean_over_processes(wide.mean(axes))
     centred = wide - mean.view(shape)
     variance = _mean_over_processes(centred.square().mean(axes))
@@ -52,7 +52,10 @@ def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> N
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum if norm.momentum is not None else 0.1
+    if norm.momentum is not None:
+        share = torch.full_like(mean, norm.momentum)
+    else:  # the mean of all batches
+        share = torch.ones_like(mean) / norm.num_batches_tracked
     count *= distributed.get_world_size()
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / max(1, count - 1)), share)
