@@ -17,6 +17,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import Settings
 from unlabel.data.recipes import RECIPES
 from unlabel.data.spec import Batch, Crops, ViewSpec
+from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo
 
 Colours = Literal["none", "simclr", "byol", "mocov3", "swav", "dino"]
@@ -54,7 +55,11 @@ class MultiCropOptions(ViewOptions):
 
 
 def view_spec(options: ViewOptions, backbone: Backbone, data: DataInfo) -> ViewSpec:
-    """The crops that ``options`` ask for; colours that the images do not have are left out."""
+    """The crops that ``options`` ask for; colours that the images do not have are left out.
+
+    Raises:
+        ConfigError: the backbone cannot take small crops of the size that was asked for.
+    """
     recipe = RECIPES[options.colours].adapted(
         strength=options.strength,
         blur=options.blur,
@@ -70,7 +75,7 @@ def view_spec(options: ViewOptions, backbone: Backbone, data: DataInfo) -> ViewS
     }
     if isinstance(options, MultiCropOptions) and options.small:
         crops[SMALL] = Crops(
-            options.small_size or _small_size(backbone),
+            _small_size(options.small_size, backbone),
             count=options.small,
             scale=options.small_scale,
             flip=options.flip,
@@ -79,12 +84,15 @@ def view_spec(options: ViewOptions, backbone: Backbone, data: DataInfo) -> ViewS
     return ViewSpec(crops)
 
 
-def _small_size(backbone: Backbone) -> int:
+def _small_size(asked: int | None, backbone: Backbone) -> int:
     """The published share of the large side, in whole patches; all of it for fixed windows."""
-    unit = backbone.crop_unit
-    if unit is None:
-        return backbone.image_size
-    return max(unit, round(backbone.image_size * SMALL_SHARE / unit) * unit)
+    unit, size = backbone.crop_unit, backbone.image_size
+    if asked is None:
+        return size if unit is None else max(unit, round(size * SMALL_SHARE / unit) * unit)
+    if asked != size and (unit is None or asked % unit):
+        able = f"multiples of {unit}" if unit else f"{size}, the size of its windows"
+        raise ConfigError(f"small_size: {asked} pixels do not suit this backbone; it takes {able}")
+    return asked
 
 
 def large_crops(batch: Batch) -> list[Tensor]:
