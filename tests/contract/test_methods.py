@@ -32,7 +32,15 @@ MODELS = {
     ),
     "resnet": ModelConfig(name="resnet18", image_size=32),
 }
-SMALL = {"vocabulary": 64, "tokenizer": "k-means", "hidden": 32, "out": 16, "critic": (32,)}
+SMALL = {
+    "vocabulary": 64,
+    "tokenizer": "k-means",
+    "hidden": 32,
+    "out": 16,
+    "critic": (32,),
+    "prototypes": 16,
+    "bottleneck": 16,
+}
 """Values for options that would make a toy slow, used where a method has them."""
 CLASSES = 3
 
