@@ -6,7 +6,7 @@ Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster A
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -136,7 +136,7 @@ class SwAV(Method):
             rows = from_all(torch.cat(self._seen))
             self._seen.clear()
             for queue, crop in zip(self.queues, rows.unbind(1), strict=True):
-                queue.add(crop)
+                cast(Queue, queue).add(crop)
 
 
 def prototype_count(images: int) -> int:
