@@ -19,9 +19,12 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Settings(BaseModel):
-    """Base of every group of settings: frozen, and strict about names."""
+    """Base of every group of settings: frozen, and strict about names.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The string below a setting is its description in docs/settings.md.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelConfig(Settings):
@@ -49,6 +52,7 @@ class OptimConfig(Settings):
     """Optimiser and schedule. Each method declares its published values as its ``recipe``."""
 
     optimizer: Literal["adamw", "lars"] = "adamw"
+    """LARS and SGD move with momentum; LARS also scales each layer's step to its weights."""
     lr: float = Field(1.5e-4, gt=0)
     """Peak learning rate at 256 images a step; multiplied by batch size / 256."""
     min_lr: float = Field(0.0, ge=0)
@@ -56,6 +60,7 @@ class OptimConfig(Settings):
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates; LARS takes the first as its momentum."""
     eps: float = Field(1e-8, gt=0)
+    """Added to AdamW's denominator."""
     weight_decay: float = Field(0.05, ge=0)
     """Not applied to biases, norms and what the method or timm exempts."""
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -77,6 +82,7 @@ class PretrainConfig(Settings):
     data: Path
     """The store to learn from."""
     method: str = "splitmask"
+    """How to learn, by name."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The method's own options; see its card."""
     model: ModelConfig = ModelConfig()
@@ -88,6 +94,7 @@ class PretrainConfig(Settings):
     accumulate: int = Field(1, ge=1)
     """Micro-batches that one update is made of; must divide the batch size."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Everything that is random follows from it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` is bf16 where the processor multiplies in it, else fp32."""
     average: float | None = Field(None, gt=0, lt=1)
@@ -106,6 +113,7 @@ class PretrainConfig(Settings):
     """How many times over the run the monitors look at the held-out images and a checkpoint is
     written. A killed run loses at most one such stretch."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    """Where scalars go besides ``metrics.jsonl``; each but TensorBoard needs its own package."""
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
