@@ -31,6 +31,7 @@ MODELS = {
     },
     "ResNet": {"name": "resnet18", "image_size": 80},
     "grey": {"name": "vit_nano", "in_chans": 1},
+    "enlarged": {"name": "resnet_nano", "image_size": 28, "enlarge": 2},
 }
 NOTES = {"method": "mae", "steps": 10}
 

@@ -29,9 +29,9 @@ def of_size(store: Store, images: int, side: int) -> Store:
 @pytest.mark.parametrize(
     ("images", "side", "machine", "model", "size", "patch"),
     [
-        (96, 16, LAPTOP, "vit_nano", 16, 4),
-        (60_000, 28, LAPTOP, "vit_nano", 28, 7),
-        (3_000, 192, LAPTOP, "vit_micro", 224, 16),
+        (96, 16, LAPTOP, "resnet_nano", 16, None),
+        (60_000, 28, LAPTOP, "resnet_nano", 28, None),
+        (3_000, 192, LAPTOP, "resnet_nano", 128, None),
         (60_000, 32, CLUSTER, "vit_micro", 32, 4),
         (60_000, 120, CLUSTER, "vit_small_patch16_224", 112, 16),
         (2_000_000, 500, CLUSTER, "vit_base_patch16_224", 224, 16),
@@ -42,6 +42,54 @@ def test_models_and_sizes_follow_the_images_and_the_machine(
 ):
     found = choose(of_size(store, images, side), machine, {}).config.model
     assert (found.name, found.image_size, found.patch_size) == (model, size, patch)
+
+
+@pytest.mark.parametrize(
+    ("method", "machine", "model"),
+    [
+        ("mae", LAPTOP, "vit_micro"),
+        ("byol", LAPTOP, "resnet_nano"),
+        ("byol", CLUSTER, "resnet18"),
+        ("splitmask", CLUSTER, "vit_small_patch16_224"),
+    ],
+)
+def test_a_method_that_was_asked_for_gets_a_network_that_suits_it(store, method, machine, model):
+    found = choose(of_size(store, 3000, 200), machine, {"method": method}).config
+    assert found.model.name == model
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [("resnet50", "simclr"), ("swinv2_s", "simmim"), ("vit_tiny_patch16_224", "splitmask")],
+)
+@pytest.mark.parametrize("machine", [LAPTOP, CLUSTER], ids=["laptop", "cluster"])
+def test_a_network_that_was_asked_for_gets_a_method_that_suits_it(store, model, method, machine):
+    found = choose(of_size(store, 3000, 200), machine, {"model.name": model}).config
+    assert found.method == method
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "optimizer", "lr"),
+    [
+        ("resnet18", 512, "sgd", 0.12),
+        ("resnet18", 1024, "lars", 0.3),
+        ("vit_micro", 1024, "adamw", 5e-4),
+    ],
+)
+def test_lars_is_for_large_batches_of_convolutions(store, model, batch, optimizer, lr):
+    asked = {"method": "simclr", "model.name": model, "batch_size": batch}
+    choice = choose(of_size(store, 50_000, 64), CLUSTER, asked)
+    assert (choice.config.optim.optimizer, choice.config.optim.lr) == (optimizer, lr)
+    assert ("LARS" in choice.reasons.get("optim.optimizer", "")) == (optimizer != "lars")
+    plain = choose(of_size(store, 50_000, 64), CLUSTER, asked, tune=False)
+    assert plain.config.optim.optimizer == "lars"
+
+
+def test_small_images_are_not_blurred(store: Store):
+    for side, blur in ((32, False), (100, True)):
+        asked = {"method": "byol"}
+        found = choose(of_size(store, 5000, side), CLUSTER, asked).config
+        assert found.options.get("blur", True) is blur
 
 
 def test_every_choice_has_its_reason_and_what_was_asked_has_none(store: Store):
@@ -81,6 +129,7 @@ def test_every_method_gets_a_configuration_with_its_recipe(
     store: Store, name: str, machine: Machine
 ):
     method = methods()[name]
-    config = choose(of_size(store, 5000, 224), machine, {"method": name}).config
+    asked = {"method": name, "batch_size": 4096}
+    config = choose(of_size(store, 50_000, 224), machine, asked).config
     assert config.optim == method.recipe
     assert config.model.drop_path == method.drop_path

@@ -40,6 +40,9 @@ class ModelConfig(Settings):
     """Channels of the images."""
     width: Literal[1, 2, 4] = 1
     """Width multiplier of a ResNet: every group and the stem (RELICv2, section 1.5)."""
+    enlarge: int | None = Field(None, ge=1, le=16)
+    """How many times a ResNet's input is repeated in height and width. When not given, small images
+    are, to at most 128 pixels, so that the first stage sees every pixel; less is faster."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last block; earlier blocks have proportionally less."""
     weights: str | None = None
@@ -51,18 +54,21 @@ class ModelConfig(Settings):
 class OptimConfig(Settings):
     """Optimiser and schedule. Each method declares its published values as its ``recipe``."""
 
-    optimizer: Literal["adamw", "lars"] = "adamw"
+    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
     """LARS and SGD move with momentum; LARS also scales each layer's step to its weights."""
     lr: float = Field(1.5e-4, gt=0)
     """Peak learning rate at 256 images a step; multiplied by batch size / 256."""
     min_lr: float = Field(0.0, ge=0)
     """Learning rate that the cosine ends at, also at 256 images a step."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates; LARS takes the first as its momentum."""
+    """AdamW's decay rates; LARS and SGD take the first as their momentum."""
     eps: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator."""
     weight_decay: float = Field(0.05, ge=0)
     """Not applied to biases, norms and what the method or timm exempts."""
+    weight_decay_end: float | None = Field(None, ge=0)
+    """Weight decay that a cosine over the run ends at (DINO); ``weight_decay`` throughout when not
+    given."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor of the learning rate from each block to the one below it; 1 is none."""
     clip_grad: float | None = Field(None, gt=0)

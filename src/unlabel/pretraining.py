@@ -30,7 +30,7 @@ from unlabel.export import export_backbone
 from unlabel.machine import this_machine
 from unlabel.methods.registry import get_method
 from unlabel.report.page import write_report
-from unlabel.rules import DEFAULT_METHOD, Choice, choose
+from unlabel.rules import Choice, choose
 from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
 from unlabel.training.loop import Watch, best_step, train
@@ -54,7 +54,8 @@ def start_run(
     wanted = {**_read_recipe(recipe), **given}
     if "epochs" in given and "steps" not in given:
         wanted.pop("steps", None)  # the recipe's: what is asked for goes before it
-    get_method(wanted.get("method", DEFAULT_METHOD))  # a typo is told before hours of ingest
+    if "method" in wanted:
+        get_method(wanted["method"])  # a typo is told before hours of ingest
     store = open_or_ingest(data or _recipe_data(wanted), wanted.get("model.image_size"))
     wanted.pop("data", None)
     tune = recipe is None

@@ -17,15 +17,26 @@ from unlabel.config import PretrainConfig, nested, validated
 from unlabel.data.store import Store
 from unlabel.errors import UsageError
 from unlabel.machine import Machine
+from unlabel.methods.base import Method
+from unlabel.methods.parts.multicrop import ViewOptions
 from unlabel.methods.registry import get_method
 
-DEFAULT_METHOD = "splitmask"
 SMALL = 64
 """Images with a shorter side of at most this many pixels count as small."""
 PAPER_SAMPLES = 300 * 1_281_167
 """Images seen in 300 epochs of ImageNet-1k, SplitMask's length for every data set (Table 3)."""
 PAPER_EPOCHS = 5000
 """SplitMask's longest run on a small data set (Table 3)."""
+PROCESSOR_SIDE = 128
+"""Largest crop on a processor, in pixels: twice the side takes four times as long."""
+LARS_FROM = 1024
+"""Images a step from which LARS is used where a method's recipe has it: its trust ratio is meant
+for thousands (BYOL, SimCLR: 4,096)."""
+SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.12, "betas": (0.9, 0.999), "weight_decay": 5e-4}
+"""In its place for ResNets: the rate at 256 images and the decay of Lightly's CIFAR-10 benchmark
+(0.06 at 128 images, 5e-4)."""
+SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
+"""In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
 PROCESSOR_SAMPLES = {True: 1_000_000, False: 100_000}
 """Images seen without an accelerator, small images and others."""
 
@@ -59,15 +70,17 @@ def choose(
     splits = store.info.splits
     images = len(store) - splits.get("validation", 0) - splits.get("test", 0)
     pick = _Picker(asked)
-    method = get_method(pick("method", DEFAULT_METHOD, "learns from few images, needs no labels"))
-    size = pick("model.image_size", *_image_size(store.info.median_side))
-    name = pick("model.name", *_model(images, size, machine))
+    patches = "model.patch_size" in asked
+    model = asked.get("model.name", "vit" if patches else None)
+    method = get_method(pick("method", *_method(model, machine)))
+    size = pick("model.image_size", *_image_size(store.info.median_side, machine))
+    convolutional = issubclass(method.Options, ViewOptions) and not patches
+    name = pick("model.name", *_model(convolutional, images, size, machine))
     if name.startswith("vit"):
         pick("model.patch_size", *_patch_size(size, machine))
-    if tune and machine.device == "cpu" and size <= SMALL:
-        for key, value in method.short_run.items():
-            pick(key, value, "for short runs on small images")
     batch = pick("batch_size", *_batch_size(images, machine))
+    if tune:
+        _adapt(pick, method, name, size, batch, machine)
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
     pick("workers", *_workers(machine))
     recipe = {
@@ -94,10 +107,44 @@ class _Picker:
         return self.settings[name]
 
 
-def _image_size(side: int) -> tuple[int, str]:
+def _method(model: str | None, machine: Machine) -> tuple[str, str]:
+    """By the kind of network where one was asked for, else by how long a run can be."""
+    for prefix, method in (("resnet", "simclr"), ("swinv2", "simmim"), ("vit", "splitmask")):
+        if model is not None and model.startswith(prefix):
+            return method, f"suits {model}"
+    if machine.device == "cpu":
+        return "simclr", "matching views learns most in minutes on a processor"
+    return "splitmask", "learns from few images where there is time, and needs no labels"
+
+
+def _adapt(
+    pick: _Picker, method: type[Method], name: str, size: int, batch: int, machine: Machine
+) -> None:
+    """Settings that published recipes, made for large images and batches, need changed here."""
+    convolutional = name.startswith("resnet")
+    processor = machine.device == "cpu" and size <= SMALL
+    if processor and convolutional:
+        pick("model.enlarge", 2, "faster: the first stage sees one cell every second pixel")
+    if processor:
+        for key, value in method.short_run.items():
+            pick(key, value, "for short runs on small images")
+    if issubclass(method.Options, ViewOptions) and size <= SMALL:
+        pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
+    if method.recipe.optimizer != "lars" or (convolutional and batch >= LARS_FROM):
+        return
+    why = (
+        f"LARS is for batches of {LARS_FROM:,} and more" if convolutional else "LARS is for ResNets"
+    )
+    for key, value in (SMALL_BATCH_SGD if convolutional else SMALL_BATCH_ADAMW).items():
+        pick(f"optim.{key}", value, why)
+
+
+def _image_size(side: int, machine: Machine) -> tuple[int, str]:
     if side <= SMALL:
         size = max(8, 4 * (side // 4))
         return size, f"the images' shorter side is {side} px, kept whole"
+    if machine.device == "cpu" and side > PROCESSOR_SIDE:
+        return PROCESSOR_SIDE, f"at most {PROCESSOR_SIDE} px on a processor, for speed"
     size = 224 if side >= 192 else 16 * (side // 16)
     return size, f"the images' shorter side is {side} px; backbones are used at up to 224"
 
@@ -112,7 +159,13 @@ def _patch_size(size: int, machine: Machine) -> tuple[int, str]:
     return patch, f"{size // patch} x {size // patch} patches"
 
 
-def _model(images: int, size: int, machine: Machine) -> tuple[str, str]:
+def _model(convolutional: bool, images: int, size: int, machine: Machine) -> tuple[str, str]:
+    if convolutional:
+        if machine.device == "cpu":
+            return "resnet_nano", "convolutions learn soonest on a processor: 1.2 M parameters"
+        if images < 100_000:
+            return "resnet18", f"{images:,} images"
+        return "resnet50", f"{images:,} images"
     if machine.device == "cpu":
         if size <= SMALL:
             return "vit_nano", "small images on a processor: 0.8 M parameters"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlabel.config import OptimConfig
-from unlabel.training.schedule import learning_rate
+from unlabel.training.schedule import learning_rate, weight_decay
 
 
 def rates(steps: int = 800, batch: int = 256, **settings) -> list[float]:
@@ -52,3 +52,11 @@ def test_every_rate_is_positive_and_at_most_the_peak(steps: int, schedule: str, 
 
 def test_peak_scales_with_the_batch():
     assert max(rates(batch=1024)) == pytest.approx(4 * max(rates(batch=256)))
+
+
+def test_weight_decay_is_constant_or_a_cosine_to_its_end():
+    constant, rising = (OptimConfig(weight_decay=0.04, weight_decay_end=end) for end in (None, 0.4))
+    assert {weight_decay(constant, k, 100) for k in range(100)} == {0.04}
+    found = [weight_decay(rising, k, 100) for k in range(101)]
+    assert (found[0], found[50], found[100]) == pytest.approx((0.04, 0.22, 0.4))
+    assert found == sorted(found)

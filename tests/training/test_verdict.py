@@ -57,3 +57,23 @@ def test_knn_no_better_than_untrained_is_said():
 
 def test_improving_advises_a_longer_run():
     assert any("4000" in line for line in judge(monitors(FALLING), 2000).next)
+
+
+@pytest.mark.parametrize("losses", [FALLING, RISING])
+@pytest.mark.parametrize(
+    ("knn", "state", "words"),
+    [
+        (np.linspace(0.3, 0.8, 21), "improving", "Still improving"),
+        (0.8 - 0.5 * np.exp(-np.arange(21) / 1.5), "saturated", "Saturated"),
+        (np.linspace(0.5, 0.4, 21), "unclear", "did not learn: the online kNN"),
+        (None, "unclear", "without labels"),
+    ],
+)
+def test_the_online_knn_judges_losses_without_a_scale(losses, knn, state, words):
+    verdict = judge(monitors(losses, knn=knn if knn is None else list(knn)), 2000, loss_tells=False)
+    assert verdict.state == state
+    assert words in verdict.headline
+
+
+def test_a_collapse_is_seen_whatever_the_loss():
+    assert judge(monitors(FALLING, std=0.01), 2000, loss_tells=False).state == "collapsed"

@@ -24,17 +24,20 @@ class ResNet(Backbone):
     which no timm model can be loaded. Here images of up to 64 pixels are instead repeated 2, 4, ...
     times in height and width, to at most 128 pixels, so that the first stage sees one cell a pixel
     (at 32 pixels) just as with that stem, and the same timm network takes small and large images.
+    ``enlarge`` chooses another factor.
     """
 
     net: TimmResNet | TimmResNetV2
 
-    def __init__(self, net: TimmResNet | TimmResNetV2, image_size: int) -> None:
+    def __init__(
+        self, net: TimmResNet | TimmResNetV2, image_size: int, enlarge: int | None = None
+    ) -> None:
         super().__init__()
         self.net = net
         last: Any = net.feature_info[-1]
         reduction: int = last["reduction"]
         self.crop_unit = 1
-        self.enlarge = enlargement(image_size)
+        self.enlarge = enlarge or enlargement(image_size)
         self.dim = net.num_features
         self.stride = reduction // self.enlarge
         self.grid = (ceil(image_size * self.enlarge / reduction),) * 2

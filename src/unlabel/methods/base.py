@@ -67,8 +67,8 @@ class Method(nn.Module, ABC):
         needs: what ``Backbone.tokens`` must serve (``"visible"``, ``"mask"``).
         recipe: published optimiser settings, with their source in the method's docstring.
         drop_path: published stochastic depth of the backbone's last block.
-        target_moves: whether the loss is measured against a network that learns as well, so that a
-            lower one does not mean a better network.
+        target_moves: whether the loss is measured against outputs that learn as well and have no
+            scale of their own, so that a lower one does not mean a better network.
         short_run: settings, by their dotted names, that the rules prefer for runs of minutes on
             small images; ours, not published.
         Options: the method's own settings, with defaults.

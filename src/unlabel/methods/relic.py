@@ -56,7 +56,6 @@ class RELIC(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.2, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
-    target_moves: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = RELICOptions
 
     def __init__(self, backbone: Backbone, options: RELICOptions, data: DataInfo) -> None:

@@ -20,10 +20,10 @@ from unlabel.errors import DataError, OutOfMemory, Preempted
 from unlabel.methods.base import Losses, Progress
 from unlabel.training import checkpoint
 from unlabel.training.lock import sole_trainer
-from unlabel.training.optim import set_learning_rate
+from unlabel.training.optim import set_learning_rate, set_weight_decay
 from unlabel.training.recorder import Recorder
 from unlabel.training.run import Run
-from unlabel.training.schedule import learning_rate
+from unlabel.training.schedule import learning_rate, weight_decay
 from unlabel.training.setup import Training, assemble
 from unlabel.training.signals import StopRequest
 from unlabel.training.verdict import Verdict, judge
@@ -49,7 +49,8 @@ def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
             raise _out_of_memory(run, error) from None
         finally:
             training.accelerator.end_training()
-    verdict = judge(run.metrics("monitor"), run.config.steps)
+    loss_tells = not training.method.target_moves
+    verdict = judge(run.metrics("monitor"), run.config.steps, loss_tells)
     if training.accelerator.is_main_process:
         run.write_json("verdict.json", verdict.as_dict())
     return verdict
@@ -105,6 +106,7 @@ def _update(training: Training, recorder: Recorder, micro, progress: Progress, l
     # Before the update: on a processor a loss that is not finite is never applied.
     recorder.add(progress.step, lr, scalars, config.batch_size)
     set_learning_rate(optimizer, lr)
+    set_weight_decay(optimizer, weight_decay(config.optim, progress.step, progress.steps))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     training.method.after_step(progress)

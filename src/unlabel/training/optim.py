@@ -11,7 +11,7 @@ from unlabel.methods.base import Method
 
 
 def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW (fused) or LARS over the parameters that need a gradient.
+    """AdamW (fused), LARS or SGD over the parameters that need a gradient.
 
     Weight decay leaves alone vectors (biases, norms, scales), position embeddings and class tokens
     as timm names them, and ``method.no_weight_decay()``. LARS adapts only what decays, as BYOL and
@@ -20,6 +20,8 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
     groups = _layer_groups(method, config) if config.layer_decay < 1 else _groups(method, config)
     if config.optimizer == "lars":
         return Lars(groups, lr=config.lr, momentum=config.betas[0])
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], foreach=True)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
@@ -27,6 +29,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group its share of ``lr``."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Give every group that decays at all this weight decay."""
+    for group in optimizer.param_groups:
+        if group["weight_decay"]:
+            group["weight_decay"] = weight_decay
 
 
 def _groups(module: nn.Module, config: OptimConfig) -> list[dict]:

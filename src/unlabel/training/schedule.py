@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs no memory of it."""
+"""Learning rate and weight decay as functions of the step: resuming needs no memory of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from unlabel.config import OptimConfig
 
 STEP_AT = 7 / 8
 """Share of a ``step`` run at the full rate (data-scaling study, section 1)."""
+
+
+def weight_decay(optim: OptimConfig, step: int, steps: int) -> float:
+    """Weight decay of update ``step`` (from 0) of ``steps``: along a cosine if it changes."""
+    if optim.weight_decay_end is None:
+        return optim.weight_decay
+    first, last = optim.weight_decay, optim.weight_decay_end
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int, batch_size: int) -> float:

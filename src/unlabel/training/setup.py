@@ -23,7 +23,7 @@ from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
-from unlabel.errors import DataError, InputMissing
+from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
 from unlabel.methods.parts.teacher import Teacher
@@ -125,13 +125,22 @@ def split_store(config: PretrainConfig) -> tuple[Store, Store]:
 
 
 def build(config: PretrainConfig, store: Store) -> Method:
-    """The method around its backbone, seeded by the run's seed."""
+    """The method around its backbone, seeded by the run's seed.
+
+    Raises:
+        ConfigError: an average was asked for of a method that keeps one of its own.
+    """
     torch.manual_seed(config.seed)
     info = store.info
     floats = np.dtype(info.dtype).kind == "f"
     data = DataInfo(len(store), len(info.classes), info.mean, info.std, floats)
     method = build_method(config.method, build_backbone(config.model), config.options, data)
     if config.average is not None:
+        if method.average is not None:
+            raise ConfigError(
+                f"average {config.average}: {config.method} exports its teacher, which is an "
+                "average of the weights already. Leave the setting out."
+            )
         method.average = Teacher(method.backbone)
     return method
 

@@ -43,13 +43,16 @@ class Verdict:
         return asdict(self)
 
 
-def judge(monitors: list[dict[str, Any]], steps: int) -> Verdict:
+def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -> Verdict:
     """Judge a run by its monitor rows.
 
     Args:
         monitors: rows with ``step``, ``held_out_loss``, ``feature_std``, ``rankme`` and maybe
             ``knn``, in order; the first is that of the untrained network.
         steps: updates that the run made.
+        loss_tells: whether a lower loss means a better network. It does not for a method whose
+            targets are another network's outputs without a scale of their own; then the online kNN
+            is the judge.
     """
     if len(monitors) < FEWEST_LOOKS:
         return _unclear(monitors)
@@ -59,6 +62,8 @@ def judge(monitors: list[dict[str, Any]], steps: int) -> Verdict:
     last = monitors[-1]
     if last["feature_std"] < COLLAPSED_STD or last["rankme"] < COLLAPSED_RANK:
         return _collapsed(last, evidence)
+    if not loss_tells:
+        return _by_neighbours(monitors, steps, evidence)
     gain = loss[0] - loss.min()
     if gain < LEAST_GAIN * abs(loss[0]):
         return _never_learned(evidence)
@@ -88,6 +93,31 @@ def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ..
     return tuple(lines)
 
 
+def _by_neighbours(
+    monitors: list[dict[str, Any]], steps: int, evidence: tuple[str, ...]
+) -> Verdict:
+    """For losses without a fixed scale: the online kNN tells, where there are labels."""
+    if "knn" not in monitors[-1]:
+        return Verdict(
+            "unclear",
+            "The features did not collapse; more cannot be told without labels.",
+            (
+                "The loss is measured against a network that learns too: it may rise or fall.",
+                *evidence,
+            ),
+            ("Judge it with a few labels: unlabel evaluate RUN --data LABELLED.",),
+        )
+    knn = np.array([row["knn"] for row in monitors])
+    gain = knn.max() - knn[0]
+    if gain < LEAST_GAIN:
+        return _never_learned(evidence, "the online kNN is not above where it began")
+    at = np.array([row["step"] for row in monitors])
+    late = (knn[-1] - np.interp((1 - LATE) * at[-1], at, knn)) / gain
+    return (
+        _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
+    )
+
+
 def _unclear(monitors: list[dict[str, Any]]) -> Verdict:
     return Verdict(
         "unclear",
@@ -110,10 +140,12 @@ def _collapsed(last: dict[str, Any], evidence: tuple[str, ...]) -> Verdict:
     )
 
 
-def _never_learned(evidence: tuple[str, ...]) -> Verdict:
+def _never_learned(
+    evidence: tuple[str, ...], why: str = "the held-out loss is not below where it began"
+) -> Verdict:
     return Verdict(
         "unclear",
-        "The run did not learn: the held-out loss is not below where it began.",
+        f"The run did not learn: {why}.",
         evidence,
         ("Try another learning rate (--set optim.lr=...) or more steps.",),
     )
