@@ -35,7 +35,9 @@ class FinetuneConfig(Settings):
     epochs: int = Field(50, ge=1)
     """Passes over the labelled images, where ``steps`` is not given."""
     min_steps: int = Field(100, ge=1)
+    """Fewest updates, however few images have a label."""
     max_steps: int = Field(1000, ge=1)
+    """Most updates, where ``steps`` is not given."""
     batch_size: int = Field(128, ge=2, multiple_of=2)
     """Most images of one update. With fewer labels it is the power of two that holds them all, from
     ``SMALLEST_BATCH`` up."""
@@ -50,11 +52,13 @@ class FinetuneConfig(Settings):
     layer_decay: float = Field(0.75, gt=0, le=1)
     """Factor of the learning rate from each block to the one below it."""
     weight_decay: float = Field(0.05, ge=0)
+    """Not applied to biases, norms and what timm exempts."""
     clip_grad: float | None = Field(1.0, gt=0)
     """Largest norm of the whole gradient."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the updates over which the learning rate climbs from zero; then a cosine."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target that is spread evenly over all classes."""
     drop_path: float = Field(0.1, ge=0, lt=1)
     """Stochastic depth of the last block; earlier blocks have proportionally less."""
     mixup: float = Field(0.0, ge=0)

@@ -17,6 +17,7 @@ class EvaluationConfig(Settings):
     """Protocols, numbers of labels, seeds and budgets."""
 
     protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
+    """Which to measure with; docs/evaluation.md has what each does."""
     labels: tuple[str, ...] = ("1", "5", "20", "all")
     """Labels to learn from: "5" a class, "10%", or "all"."""
     seeds: int = Field(3, ge=1)
