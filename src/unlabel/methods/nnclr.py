@@ -35,7 +35,7 @@ SMALLEST_QUEUE = 256
 
 
 class NNCLROptions(ViewOptions):
-    """Options of NNCLR; the defaults are the published ones."""
+    """Options of NNCLR; the defaults are the published ones, as far as known: see its card."""
 
     colours: Colours = "simclr"
     hidden: int = Field(2048, ge=1)
@@ -55,7 +55,7 @@ class NNCLROptions(ViewOptions):
 class NNCLR(Method):
     """InfoNCE of the neighbour of one view's projection against predictions of the other view.
 
-    The recipe is the paper's for 1,000 epochs at 4,096 images: LARS with learning rate 0.3 at 256
+    The recipe is that of 1,000 epochs at 4,096 images (from memory): LARS, learning rate 0.3 at 256
     images, weight decay 1e-6, 10 warm-up epochs, cosine.
     """
 
