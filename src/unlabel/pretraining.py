@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from accelerate.utils import broadcast_object_list
@@ -90,7 +90,8 @@ def load_backbone(run: Run) -> Backbone:
     """The run's backbone with the weights to use, in evaluation mode.
 
     Those of the last checkpoint, or of the one with the best held-out loss where the verdict is
-    overfitting; averaged over the run where it kept an average.
+    overfitting; averaged over the run where it kept an average, and a teacher's where that is what
+    the method exports.
 
     Raises:
         InputMissing: the run has no checkpoint yet.
@@ -106,8 +107,7 @@ def load_backbone(run: Run) -> Backbone:
     learnt_from, _ = split_store(run.config)
     method = build(run.config, learnt_from)
     checkpoint.load(chosen, method)
-    averaged = method.average
-    return cast(Backbone, averaged.network if averaged else method.backbone).eval()
+    return method.exported.eval()
 
 
 def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from unlabel.methods.parts.teacher import Teacher
@@ -30,3 +31,11 @@ def test_nobody_trains_the_teacher_and_it_is_saved():
     teacher = Teacher(nn.Linear(3, 2))
     assert not any(p.requires_grad for p in teacher.parameters())
     assert set(teacher.state_dict()) == {"network.weight", "network.bias"}
+
+
+def test_a_teacher_drops_no_paths():
+    student = nn.Sequential(DropPath(0.5)).train()
+    teacher = Teacher(student).train()
+    ones = torch.ones(64, 1)
+    assert torch.equal(teacher.network(ones), ones)
+    assert not torch.equal(student(ones), ones)

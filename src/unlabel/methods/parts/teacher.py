@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 
@@ -12,12 +13,15 @@ class Teacher(nn.Module):
     """A frozen copy of ``student`` that ``update`` moves towards it.
 
     It is a module, so that a checkpoint holds it with everything else, and none of its parameters
-    asks for a gradient.
+    asks for a gradient. It has no stochastic depth, whatever the student has (DINO's code).
     """
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
+        for part in self.network.modules():
+            if isinstance(part, DropPath):
+                part.drop_prob = 0.0
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float, copy_buffers: bool = True) -> None:
