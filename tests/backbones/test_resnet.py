@@ -24,6 +24,7 @@ def test_geometry(size):
     assert dense.shape == (2, 512, *backbone.grid)
     assert backbone.grid == (-(-size // backbone.stride),) * 2
     torch.testing.assert_close(backbone.embed(x), dense.mean((2, 3)))
+    assert torch.equal(backbone.embed_and_map(x)[0], backbone.embed(x))
 
 
 def test_large_images_are_timms():

@@ -39,6 +39,7 @@ def test_tokens_map_and_vector_are_timms(backbone):
     assert torch.equal(backbone.feature_map(x), expected.permute(0, 3, 1, 2))
     assert torch.equal(backbone.embed(x), backbone.net(x))
     torch.testing.assert_close(backbone.embed(x), expected.mean((1, 2)))
+    assert torch.equal(backbone.embed_and_map(x)[0], backbone.embed(x))
 
 
 def test_mask_is_on_the_patch_grid(backbone):

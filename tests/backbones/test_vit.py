@@ -175,3 +175,17 @@ def test_crops_of_another_size_are_embedded_as_timm_would():
     small = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(backbone.embed(small), dynamic(small))
+        ours, theirs = backbone.feature_map(small), dynamic.forward_features(small)[:, 1:]
+    torch.testing.assert_close(ours, theirs.transpose(1, 2).unflatten(2, (2, 2)))
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_pass_gives_vector_and_map(kind, size):
+    backbone, x = small(**KINDS[kind]), images()[..., :size, :size]
+    vector, dense = backbone.embed_and_map(x)
+    assert torch.equal(vector, backbone.embed(x))
+    assert dense.shape == (2, 64, size // 8, size // 8)
+    if size == 32:
+        assert torch.equal(dense.flatten(2).mT, backbone.tokens(x)[:, backbone.prefix :])
+        assert torch.equal(vector, backbone.net(x))

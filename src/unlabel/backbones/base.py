@@ -78,15 +78,22 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Dense features (B, D, h, w) of the last stage."""
-
-    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """One vector an image, (B, D): what kNN, linear probes and users take.
 
         Images may be of another size than ``image_size`` if ``crop_unit`` allows it.
         """
+
+    @abstractmethod
+    def embed_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The vector of ``embed`` and dense features (B, D, h, w) of the last stage, in one pass.
+
+        Sizes are as for ``embed``.
+        """
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Dense features (B, D, h, w) of the last stage; sizes are as for ``embed``."""
+        return self.embed_and_map(images)[1]
 
 
 def replace_masked(patches: Tensor, mask: Tensor | None, mask_token: Tensor | None) -> Tensor:

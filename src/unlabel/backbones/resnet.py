@@ -61,13 +61,14 @@ class ResNet(Backbone):
             "a ResNet has no tokens to hide or to mask; use feature_map() or embed(), or a ViT"
         )
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """The last stage's map, (B, D, h, w)."""
-        return self.net.forward_features(self._enlarged(images))
-
     def embed(self, images: Tensor) -> Tensor:
         """Mean of the last map, (B, D)."""
         return self.net(self._enlarged(images))
+
+    def embed_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the last map, and that map, (B, D, h, w)."""
+        features = self.net.forward_features(self._enlarged(images))
+        return self.net.forward_head(features), features
 
     def _enlarged(self, images: Tensor) -> Tensor:
         if self.enlarge == 1:

@@ -45,10 +45,11 @@ class SwinV2(Backbone):
         x = replace_masked(self.net.patch_embed(images), mask, mask_token)
         return self.net.norm(self.net.layers(x)).flatten(1, 2)
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """The last stage's map after the norm, (B, D, h, w)."""
-        return self.net.forward_features(images).permute(0, 3, 1, 2)
-
     def embed(self, images: Tensor) -> Tensor:
         """Mean of the last map, (B, D)."""
         return self.net(images)
+
+    def embed_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the last map after the norm, and that map, (B, D, h, w)."""
+        features = self.net.forward_features(images)
+        return self.net.forward_head(features), features.permute(0, 3, 1, 2)

@@ -64,17 +64,22 @@ class ViT(Backbone):
         x = net.norm_pre(x)
         return net.norm(checkpoint_seq(net.blocks, x) if net.grad_checkpointing else net.blocks(x))
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Patch tokens after the norm, laid out as (B, D, rows, columns)."""
-        patches = self.tokens(images)[:, self.prefix :]
-        size = self.net.patch_embed.dynamic_feat_size(images.shape[-2:])
-        return patches.transpose(1, 2).unflatten(2, size)
-
     def embed(self, images: Tensor) -> Tensor:
         """timm's pooled vector, (B, D); positions are resampled for crops of another size."""
+        return self.net.forward_head(self._features(images))
+
+    def embed_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled vector, and the patch tokens laid out as (B, D, rows, columns)."""
+        features = self._features(images)
+        patches = self.net.fc_norm(features[:, self.prefix :])
+        grid = self.net.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return self.net.forward_head(features), patches.transpose(1, 2).unflatten(2, grid)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Tokens as timm's model leaves them to its head, for crops of any size."""
         if images.shape[-1] == self.image_size:
-            return self.net(images)
-        return self.net.forward_head(self._encode(self._embed_crop(images)), pre_logits=True)
+            return self.net.forward_features(images)
+        return self._encode(self._embed_crop(images))
 
     def _embed_visible(self, images: Tensor, visible: Tensor) -> Tensor:
         """Prefix and visible patches with their positions, (B, prefix + K, D)."""
