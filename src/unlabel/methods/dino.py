@@ -136,9 +136,13 @@ class DINO(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the teacher and the centre of its logits."""
-        decay = cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        decay = self.decay(progress)
         self.average.update(self.backbone, decay, copy_buffers=False)
         self.views.update(decay)
+
+    def decay(self, progress: Progress) -> float:
+        """What the teacher keeps of its weights in this step."""
+        return cosine_decay(start_decay(self.options.decay, progress.steps), progress)
 
 
 def distillation(dim: int, options: DINOOptions, data: DataInfo) -> Distillation:
