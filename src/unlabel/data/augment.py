@@ -120,12 +120,19 @@ def _on_some(
     index = rows.nonzero().squeeze(1)
     if not len(index):
         return
-    amount = amounts[index].view(-1, 1, 1, 1).to(x.device, non_blocking=True)
+    amount = _to(amounts[index].view(-1, 1, 1, 1), x.device)
     if len(index) == len(x):
         x.copy_(operator(x, amount))
         return
-    index = index.to(x.device, non_blocking=True)
+    index = _to(index, x.device)
     x.index_copy_(0, index, operator(x.index_select(0, index), amount))
+
+
+def _to(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on ``device``, through page-locked memory, for which the host need not wait."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _grey(x: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.context import BaseContext
 
 import cv2
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unlabel.data.spec import Batch
@@ -50,9 +52,40 @@ def stream(
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else the first batch would draw from the global one
     )
-    iterator = iter(loader)
-    while (batch := _next(iterator)) is not None:
-        yield finish(batch.to(device), batches.spec, mean, std)
+    read = iter(partial(_next, iter(loader)), None)
+    ready = (finish(batch.to(device), batches.spec, mean, std) for batch in read)
+    return _ahead(ready, device) if device.type == "cuda" else ready
+
+
+def _ahead(ready: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches, each made on a stream of its own while the one before it is used.
+
+    Colours need small copies to the device, for which the host would else wait until the device
+    has done all that it was asked before.
+    """
+    side, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    side.wait_stream(main)
+    before = None
+    while True:
+        with torch.cuda.stream(side):
+            batch = next(ready, None)
+        if before is not None:
+            yield before
+        if batch is None:
+            return
+        main.wait_stream(side)
+        for tensor in _tensors(batch):
+            tensor.record_stream(
+                main
+            )  # its memory is not used anew before ``main`` is done with it
+        before = batch
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    """All that a finished batch holds on its device."""
+    groups = (batch.views, batch.masks, batch.segments)
+    found = [tensor for group in groups for tensor in group.values()]
+    return [*found, batch.ids, *([] if batch.labels is None else [batch.labels])]
 
 
 def _next(iterator: Iterator[Batch]) -> Batch | None:
