@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from unlabel.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class FakeInfo:
@@ -17,6 +19,18 @@ class FakeInfo:
 
 
 @dataclass
+class FakeLayer:
+    """Masks by the id of their image; ``asked`` remembers which were asked for."""
+
+    masks: dict[int, np.ndarray | None]
+    asked: list[int] = field(default_factory=list)
+
+    def mask(self, row: int) -> np.ndarray | None:
+        self.asked.append(row)
+        return self.masks[row]
+
+
+@dataclass
 class FakeStore:
     """Images (H, W, C) of mixed sizes; ``shrinks`` remembers at what size each was asked for."""
 
@@ -24,6 +38,7 @@ class FakeStore:
     ids: np.ndarray
     labels: np.ndarray | None = None
     shrinks: list[int] = field(default_factory=list)
+    masks: dict[str, FakeLayer] = field(default_factory=dict)
 
     @property
     def info(self) -> FakeInfo:
@@ -36,6 +51,11 @@ class FakeStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def layer(self, name: str) -> FakeLayer:
+        if name not in self.masks:
+            raise ConfigError(f"no layer {name!r}")
+        return self.masks[name]
 
     def image(self, index: int, shrink: int = 1) -> np.ndarray:
         self.shrinks.append(shrink)
@@ -59,3 +79,19 @@ def fake_store(
         pixels.setflags(write=False)
         made.append(pixels)
     return FakeStore(made, np.arange(images) * 3 + 5, np.arange(images) % 4)
+
+
+def with_layers(store: FakeStore) -> FakeStore:
+    """The store with a disc as foreground and quarters as segments; its first image has neither."""
+    for name in ("foreground", "segments"):
+        store.masks[name] = FakeLayer({int(i): None for i in store.ids})
+        for row, image in zip(store.ids[1:], store.images[1:], strict=True):
+            height, width = image.shape[:2]
+            y, x = np.mgrid[: height // 2, : width // 2] * 2 + 1
+            if name == "segments":
+                mask = 2 * (y > height / 2) + (x > width / 2)
+            else:
+                middle = ((y - height / 2) / height) ** 2 + ((x - width / 2) / width) ** 2
+                mask = 255 * (middle < 0.3**2)
+            store.masks[name].masks[int(row)] = mask.astype(np.uint8)
+    return store

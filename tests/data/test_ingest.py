@@ -100,14 +100,14 @@ def test_how_images_are_stored(tmp_path):
     assert kinds == {"small.png": RAW, "large.png": PNG, "photo.jpg": JPEG, "wide.jpg": JPEG}
     rows = {name: i for i, name in enumerate(full.names())}
     np.testing.assert_array_equal(full.image(rows["large.png"]), image(1, 65, 90))
-    stored = bytes(full.files.encoded(rows["photo.jpg"]))
+    stored = bytes(full.files.images[rows["photo.jpg"]])
     assert stored == (root / "photo.jpg").read_bytes()
 
     ingest([root], tmp_path / "half", short_side=100, workers=1, progress=False)
     half = Store.open(tmp_path / "half")
     assert half.sizes[rows["wide.jpg"]].tolist() == [100, 150]
     assert half.sizes[rows["photo.jpg"]].tolist() == [101, 83]
-    assert bytes(half.files.encoded(rows["photo.jpg"])) == stored
+    assert bytes(half.files.images[rows["photo.jpg"]]) == stored
     assert half.fingerprint != full.fingerprint
     import cv2
 
@@ -399,7 +399,7 @@ def test_a_full_disk_keeps_what_is_finished(photos, undisturbed, tmp_path, monke
 def test_parts_are_written_in_bounded_chunks(photos, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_BYTES", 5000)
     ingest([photos], tmp_path / "store", workers=1, progress=False)
-    assert len(Store.open(tmp_path / "store").files.starts) > 20
+    assert len(Store.open(tmp_path / "store").files.images.starts) > 20
     assert everything(tmp_path / "store")["image"] == everything(undisturbed)["image"]
     last = Store.open(tmp_path / "store")
     for i in (0, 1, 50, 98, 99):

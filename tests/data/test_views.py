@@ -6,8 +6,9 @@ import torch
 from fake_store import fake_store
 
 from unlabel.data.augment import apply_colours
+from unlabel.data.cutting import View
 from unlabel.data.spec import Batch, Crops, MaskSpec, Photometric, ViewSpec
-from unlabel.data.views import Batches, _shrink, finish
+from unlabel.data.views import Batches, finish
 from unlabel.errors import ConfigError
 
 COLOURS = Photometric(0.8, 0.4, 0.4, 0.2, 0.1, grey_p=0.2, blur_p=0.5, solarize_p=0.2)
@@ -150,8 +151,11 @@ def test_each_image_is_decoded_once_a_step_and_no_crop_is_enlarged_for_it():
     ("side", "by"), [(100, 1), (447, 1), (448, 2), (895, 2), (896, 4), (1791, 4), (1792, 8)]
 )
 def test_an_image_is_decoded_as_small_as_its_crop_allows(side, by):
-    assert _shrink(Crops(224), np.array([0, 0, side, 5000])) == by
-    assert _shrink(Crops(224), np.array([0, 0, 5000, side])) == by
+    boxes = np.array([[0, 0, side, 5000], [0, 0, 5000, side]])
+    nothing = np.zeros((2, 0, 0))
+    sizes = np.full((2, 2), 6000)
+    view = View(Crops(224), sizes, boxes, boxes > 0, boxes > 0, nothing, nothing, nothing)
+    assert view.shrink(0) == view.shrink(1) == by
 
 
 def test_images_smaller_than_a_box_asks_for_are_decoded_whole():

@@ -48,7 +48,8 @@ class BackgroundRemoval:
     """A coin for each crop: with probability ``p`` only the foreground's pixels stay.
 
     What lies outside the stored foreground mask becomes black (``zero``), the store's mean
-    (``mean``), one random grey a crop (``grey``) or a blurred copy (``blur``).
+    (``mean``), one random grey a crop (``grey``) or a blurred copy (``blur``). An image without a
+    mask stays whole, and so does a crop that its foreground does not reach.
     """
 
     p: float
@@ -61,7 +62,8 @@ class Crops:
 
     ``count`` crops of ``size`` by ``size`` pixels. ``scale`` is the share of the image's area that
     a crop covers, ``ratio`` its width over its height (drawn log-uniformly), ``flip`` the
-    probability of a horizontal flip.
+    probability of a horizontal flip. ``segments`` is the side of the square grid, over each crop,
+    in which the store's segments are wanted; ``None`` for not at all.
     """
 
     size: int
@@ -72,6 +74,7 @@ class Crops:
     photometric: Photometric = Photometric()
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     background: BackgroundRemoval | None = None
+    segments: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,9 @@ class Batch:
     labels: Tensor | None = None
     colours: dict[str, Tensor] = field(default_factory=dict)
     """Per-image parameters of the photometric recipes until they are applied, (B, V, K)."""
+    segments: dict[str, Tensor] = field(default_factory=dict)
+    """Of the groups that want them: uint8 (B, V, S, S), the id of the segment that fills most of
+    each cell of an S by S grid over the crop. Ids are of the image, the same in all its crops."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on ``device``; copies overlap with computation where memory is pinned.
@@ -140,6 +146,7 @@ class Batch:
             self,
             views=move(self.views),
             masks=move(self.masks),
+            segments=move(self.segments),
             ids=self.ids.to(device, non_blocking=True),
             labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
         )
@@ -150,4 +157,6 @@ class Batch:
         def pin(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: t.pin_memory() for name, t in tensors.items()}
 
-        return replace(self, views=pin(self.views), masks=pin(self.masks))
+        return replace(
+            self, views=pin(self.views), masks=pin(self.masks), segments=pin(self.segments)
+        )

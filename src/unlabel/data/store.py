@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import simplejpeg
 
+from unlabel.data.blobs import Blobs, open_part
+from unlabel.data.layers import INFO as LAYER_INFO
+from unlabel.data.layers import MAKE, Layer
 from unlabel.data.random import keys, uniform
 from unlabel.errors import DataError, InputMissing
 
@@ -133,7 +133,7 @@ class Store:
         """
         row = int(self.rows[index])
         files = self.files
-        data, kind = files.encoded(row), files.kinds[row]
+        data, kind = files.images[row], files.kinds[row]
         height, width = (int(side) for side in files.sizes[row])
         if kind == RAW:
             shape = (height, width, self.info.channels)
@@ -213,6 +213,20 @@ class Store:
         rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         return hashlib.sha256((self.info.fingerprint + rows).encode()).hexdigest()[:16]
 
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers that are there: "foreground", "segments"."""
+        return frozenset(name for name in MAKE if (self.path / name / LAYER_INFO).is_file())
+
+    def layer(self, name: str) -> Layer:
+        """The masks that stand beside the images, by their rows in the whole store (``ids``).
+
+        Raises:
+            ConfigError: the store has no such layer; the message says how to make it.
+            DataError: the layer is damaged, or belongs to other images.
+        """
+        return Layer.open(self.path, name, self.info.fingerprint)
+
     @cached_property
     def files(self) -> StoreFiles:
         """The files behind the rows, opened on first use by each process for itself."""
@@ -229,16 +243,12 @@ def _changed(path: Path, sizes: dict[str, int]) -> str | None:
 
 
 class StoreFiles:
-    """The memory-mapped parts of a whole store, as chunks of rows."""
+    """The memory-mapped parts of a whole store; ``images`` are the stored bytes of each row."""
 
     def __init__(self, path: Path) -> None:
         self.paths = sorted(path.glob("part-*.arrow"))
         self.tables = [open_part(part) for part in self.paths]
-        chunks = [c for table in self.tables for c in table.column("image").chunks if len(c)]
-        self.starts = [0, *accumulate(len(chunk) for chunk in chunks)][:-1]
-        buffers = [chunk.buffers() for chunk in chunks]
-        self.offsets = [np.frombuffer(offsets, np.int64) for _, offsets, _ in buffers]
-        self.data = [memoryview(data).cast("B") for _, _, data in buffers]
+        self.images = Blobs(self.tables, "image")
         self.sizes = np.stack([self.column("height"), self.column("width")], axis=1)
         self.kinds = self.column("kind")
 
@@ -252,19 +262,6 @@ class StoreFiles:
     def values(self, name: str) -> list[Any]:
         """A column of strings or bytes, of all rows."""
         return [value for table in self.tables for value in table.column(name).to_pylist()]
-
-    def encoded(self, row: int) -> memoryview:
-        """The stored bytes of one image."""
-        chunk = bisect_right(self.starts, row) - 1
-        local = row - self.starts[chunk]
-        first, last = self.offsets[chunk][local : local + 2]
-        return self.data[chunk][first:last]
-
-
-def open_part(path: Path) -> pa.Table:
-    """One Arrow file of a store, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_stream(source).read_all()
 
 
 def _hash(rows: np.ndarray, seed: int) -> np.ndarray:

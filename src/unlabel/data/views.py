@@ -5,6 +5,8 @@ Everything is drawn by (seed, epoch, image id, view), so a batch is the same who
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,11 +14,13 @@ from torch.utils.data import Dataset
 
 from unlabel.data.augment import apply_colours, check_recipe, draw_colours
 from unlabel.data.augment_cpu import colour_pixels
-from unlabel.data.crops import cut, draw_boxes
+from unlabel.data.background import check_removal, draw_removals
+from unlabel.data.crops import draw_boxes
+from unlabel.data.cutting import View
 from unlabel.data.masks import draw_masks
 from unlabel.data.order import Order
 from unlabel.data.random import keys
-from unlabel.data.spec import Batch, Crops, Photometric, ViewSpec
+from unlabel.data.spec import BackgroundRemoval, Batch, Crops, Photometric, ViewSpec
 from unlabel.data.store import Store
 from unlabel.errors import ConfigError
 
@@ -32,7 +36,8 @@ class Batches(Dataset):
     crops, masks and colours are the same whenever asked: for images that are held out.
 
     Raises:
-        ConfigError: the batch cannot be dealt out evenly, or a recipe does not suit the images.
+        ConfigError: the batch cannot be dealt out evenly, a recipe does not suit the images, or the
+            store lacks a layer that the views need.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Batches(Dataset):
             )
         for group, crops in spec.crops.items():
             check_recipe(group, crops.photometric, store.info.channels, store.info.dtype)
+            if crops.background:
+                check_removal(group, crops.background, store.info.dtype)
         self.store = store
         self.spec = spec
         self.seed = seed
@@ -64,6 +71,7 @@ class Batches(Dataset):
         self.share = batch_size // world
         self.micro = self.share // accumulate
         self.order = Order(len(store), batch_size, seed)
+        self.layers = {name: store.layer(name) for name in layers_of(spec)}
 
     def __len__(self) -> int:
         """Batches that show every image once."""
@@ -73,18 +81,26 @@ class Batches(Dataset):
         positions, epochs = self._images(number)
         ids = self.store.ids[positions]
         labels = self.store.labels
-        views, colours = self._views(positions, epochs, ids)
-        masks = {
-            group: torch.from_numpy(draw_masks(mask, self._key(f"mask/{group}", epochs, ids)))
-            for group, mask in self.spec.masks.items()
-        }
-        return Batch(
-            views=views,
-            masks=masks,
+        batch = Batch(
+            views={},
+            masks={
+                group: torch.from_numpy(draw_masks(mask, self._key(f"mask/{group}", epochs, ids)))
+                for group, mask in self.spec.masks.items()
+            },
             ids=torch.from_numpy(ids),
             labels=None if labels is None else torch.from_numpy(labels[positions]),
-            colours=colours,
         )
+        views: list[View] = []
+        for group, crops in self.spec.crops.items():
+            views += self._plan(batch, group, crops, positions, epochs)
+            if not crops.photometric.is_identity:
+                drawn = [
+                    draw_colours(crops.photometric, self._key(f"colour/{group}/{v}", epochs, ids))
+                    for v in range(crops.count)
+                ]
+                batch.colours[group] = torch.from_numpy(np.stack(drawn, axis=1))
+        self._cut(views, positions)
+        return batch
 
     def _images(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the store and epochs of one batch."""
@@ -96,48 +112,69 @@ class Batches(Dataset):
         first = update * self.batch_size + self.rank * self.share + part * self.micro
         return self.order.samples(first, self.micro)
 
-    def _views(
-        self, positions: np.ndarray, epochs: np.ndarray, ids: np.ndarray
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Crops of every group as stored pixels, one decoding an image; and their colours."""
+    def _plan(
+        self, batch: Batch, group: str, crops: Crops, positions: np.ndarray, epochs: np.ndarray
+    ) -> list[View]:
+        """Draw the crops of one group, and give the batch the tensors that they will fill."""
+        info, ids = self.store.info, self.store.ids[positions]
+        pixels = np.empty((len(ids), crops.count, *(crops.size,) * 2, info.channels), info.dtype)
+        batch.views[group] = torch.from_numpy(pixels).permute(0, 1, 4, 2, 3)
+        segments = np.zeros((len(ids), crops.count, *(crops.segments or 0,) * 2), np.uint8)
+        if crops.segments:
+            batch.segments[group] = torch.from_numpy(segments)
+        removal = crops.background or BackgroundRemoval(0)
         sizes = self.store.sizes[positions]
-        plans, views, colours = [], {}, {}
-        for group, crops in self.spec.crops.items():
-            shape = (len(positions), crops.count, crops.size, crops.size, self.store.info.channels)
-            pixels = np.empty(shape, self.store.info.dtype)
-            views[group] = torch.from_numpy(pixels).permute(0, 1, 4, 2, 3)
-            for view in range(crops.count):
-                key = self._key(f"crop/{group}/{view}", epochs, ids)
-                plans.append((crops, *draw_boxes(crops, sizes, key), pixels[:, view]))
-            if not crops.photometric.is_identity:
-                drawn = [
-                    draw_colours(crops.photometric, self._key(f"colour/{group}/{v}", epochs, ids))
-                    for v in range(crops.count)
-                ]
-                colours[group] = torch.from_numpy(np.stack(drawn, axis=1))
+        return [
+            View(
+                crops,
+                sizes,
+                *draw_boxes(crops, sizes, self._key(f"crop/{group}/{v}", epochs, ids)),
+                *draw_removals(removal, self._key(f"background/{group}/{v}", epochs, ids)),
+                pixels[:, v],
+                segments[:, v],
+            )
+            for v in range(crops.count)
+        ]
+
+    def _cut(self, views: list[View], positions: np.ndarray) -> None:
+        """Fill what was planned, one decoding an image; masks are read only where they are used."""
         for i, position in enumerate(positions):
-            shrink = min(_shrink(crops, boxes[i]) for crops, boxes, _, _ in plans)
-            image = self.store.image(position, shrink)
-            scale = np.tile(image.shape[:2] / sizes[i], 2)
-            for crops, boxes, flips, out in plans:
-                box = boxes[i] if scale[0] == scale[1] == 1 else _scaled(boxes[i], scale)
-                cut(image, box, bool(flips[i]), crops.size, crops.interpolation, out[i])
-        return views, colours
+            image = self.store.image(position, min(view.shrink(i) for view in views))
+            for view in views:
+                view.cut(i, image)
+            self._foreground(i, position, [view for view in views if view.removed[i]])
+            self._segments(i, position, [view for view in views if view.crops.segments])
+
+    def _foreground(self, i: int, position: int, views: list[View]) -> None:
+        if views and (mask := self._mask("foreground", position)) is not None:
+            for view in views:
+                view.remove_background(i, mask, self.store.info.mean)
+
+    def _segments(self, i: int, position: int, views: list[View]) -> None:
+        if views and (mask := self._mask("segments", position)) is not None:
+            for view in views:
+                view.cut_segments(i, mask)
+
+    def _mask(self, layer: str, position: int) -> np.ndarray | None:
+        return self.layers[layer].mask(int(self.store.ids[position]))
 
     def _key(self, stream: str, epochs: np.ndarray, ids: np.ndarray) -> np.ndarray:
         return keys(self.seed, stream, epochs, ids)
 
 
-def _shrink(crops: Crops, box: np.ndarray) -> int:
-    """How much smaller an image may be decoded so that this crop is still shrunk, not enlarged."""
-    spare = min(box[2], box[3]) // crops.size
-    return 8 if spare >= 8 else 4 if spare >= 4 else 2 if spare >= 2 else 1
+def layers_of(spec: ViewSpec) -> list[str]:
+    """The layers of the store that views need."""
+    groups = spec.crops.values()
+    wanted = {
+        "foreground": any(crops.background and crops.background.p for crops in groups),
+        "segments": any(crops.segments for crops in groups),
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
-def _scaled(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """A box of the whole image on its smaller decoding; never empty."""
-    ends = np.rint((box + np.concatenate([[0, 0], box[:2]])) * scale)
-    return np.concatenate([ends[:2], np.maximum(ends[2:] - ends[:2], 1)])
+def used_layers(store: Store, spec: ViewSpec) -> dict[str, str]:
+    """The fingerprints of the layers that the views are cut from."""
+    return {name: store.layer(name).info.fingerprint for name in layers_of(spec)}
 
 
 def finish(batch: Batch, spec: ViewSpec, mean: Tensor, std: Tensor) -> Batch:
@@ -162,7 +199,7 @@ def finish(batch: Batch, spec: ViewSpec, mean: Tensor, std: Tensor) -> Batch:
         else:
             views[group] = pixels.to(torch.float32, copy=True)
             _normalise(views[group], mean * most, std * most)
-    return Batch(views, batch.masks, batch.ids, batch.labels)
+    return replace(batch, views=views, colours={})
 
 
 def _colour(pixels: Tensor, most: int, colours: Tensor, recipe: Photometric) -> Tensor:

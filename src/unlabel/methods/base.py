@@ -44,7 +44,7 @@ class DataInfo:
 
     ``classes`` is 0 without labels. ``mean`` and ``std`` have one value a channel and undo the
     normalisation: pixel in [0, 1] = normalised * std + mean. ``floats`` says that pixels have no
-    known range, ``foreground`` that the store has a foreground mask of each image.
+    known range, ``foreground`` and ``segments`` that the store has such a layer of masks.
     """
 
     images: int
@@ -53,6 +53,7 @@ class DataInfo:
     std: tuple[float, ...]
     floats: bool = False
     foreground: bool = False
+    segments: bool = False
 
 
 class Method(nn.Module, ABC):
