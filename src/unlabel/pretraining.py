@@ -25,6 +25,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.store import Store
+from unlabel.data.views import used_layers
 from unlabel.errors import ConfigError, DataError, InputMissing, UsageError
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
@@ -206,7 +207,8 @@ def _free_folder(store: Store, config: PretrainConfig) -> Path:
 
 def _facts(store: Store, choice: Choice) -> dict[str, Any]:
     learnt_from, held_out = split_store(choice.config)
-    backbone = build(choice.config, learnt_from).backbone
+    method = build(choice.config, learnt_from)
+    backbone = method.backbone
     return {
         "reasons": choice.reasons,
         "environment": this_machine().as_dict(),
@@ -216,6 +218,7 @@ def _facts(store: Store, choice: Choice) -> dict[str, Any]:
             "held_out": len(held_out),
             "classes": len(store.info.classes),
             "fingerprint": store.fingerprint,
+            "layers": used_layers(learnt_from, method.spec),
         },
         "model": {
             "parameters": sum(p.numel() for p in backbone.parameters()),

@@ -22,7 +22,7 @@ from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
 from unlabel.data.store import Store
-from unlabel.data.views import Batches
+from unlabel.data.views import Batches, used_layers
 from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
@@ -66,6 +66,7 @@ def assemble(run: Run) -> Training:
     accelerator = _accelerator(run)
     learnt_from, held_out = split_store(config)
     method = build(config, learnt_from)
+    _refuse_other_layers(run, used_layers(learnt_from, method.spec))
     batches = partial(Batches, spec=method.spec, seed=config.seed)
     training = batches(
         learnt_from,
@@ -98,6 +99,17 @@ def assemble(run: Run) -> Training:
         monitors=Monitors(method, learnt_from, held_out, config, accelerator.device, cast),
         autocast=cast,
     )
+
+
+def _refuse_other_layers(run: Run, layers: dict[str, str]) -> None:
+    """Raise DataError if a resumed run would see other masks than it began with."""
+    began_with = run.facts.get("data", {}).get("layers", layers)
+    if began_with != layers:
+        names = ", ".join(sorted(dict(began_with.items() ^ layers.items())))
+        raise DataError(
+            f"{run.config.data} has other masks ({names}) than {run.path} began with. Put them "
+            "back as they were, or start a new run."
+        )
 
 
 def split_store(config: PretrainConfig) -> tuple[Store, Store]:
@@ -133,7 +145,8 @@ def build(config: PretrainConfig, store: Store) -> Method:
     torch.manual_seed(config.seed)
     info = store.info
     floats = np.dtype(info.dtype).kind == "f"
-    data = DataInfo(len(store), len(info.classes), info.mean, info.std, floats)
+    layers = {name: name in store.layers for name in ("foreground", "segments")}
+    data = DataInfo(len(store), len(info.classes), info.mean, info.std, floats, **layers)
     method = build_method(config.method, build_backbone(config.model), config.options, data)
     if config.average is not None:
         if method.average is not None:
