@@ -126,7 +126,7 @@ def finetune(
     fit(
         classifier,
         store,
-        layered_optimizer(classifier, optim),
+        build_optimizer(classifier, optim),
         optim,
         Crops(backbone.image_size, scale=settings.scale, flip=settings.flip),
         steps=steps,
@@ -138,20 +138,6 @@ def finetune(
         workers=workers,
     )
     return classifier
-
-
-def layered_optimizer(classifier: Classifier, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW whose learning rates decay from the head down, the head's being the full one.
-
-    timm counts from the last block, because the network alone has no head.
-    """
-    # It asks for parameters and ``backbone.net`` alone, which a classifier has as well.
-    optimizer = build_optimizer(classifier, optim)  # type: ignore[arg-type]
-    below = {id(p) for p in classifier.backbone.net.parameters()}
-    for group in optimizer.param_groups:
-        if id(group["params"][0]) in below:
-            group["lr_scale"] *= optim.layer_decay
-    return optimizer
 
 
 def _mixup(settings: FinetuneConfig, classes: int) -> Mixup | None:

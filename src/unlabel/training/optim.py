@@ -1,24 +1,43 @@
-"""The optimiser of a run: which parameters decay, and which kernel updates them fastest."""
+"""The optimiser of a run: which parameters decay, how fast each layer learns, which kernel."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 import torch
-from timm.optim import Lars, param_groups_layer_decay
+from timm.models import group_parameters
+from timm.optim import Lars
 from torch import nn
 
 from unlabel.config import OptimConfig
-from unlabel.methods.base import Method
+
+NET = "backbone.net"
+"""Where a method, or a classifier, has its timm network."""
+ABOVE = ("norm.", "fc_norm.", "attn_pool.")
+"""What follows the last block of a timm network without a classifier."""
 
 
-def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW (fused), LARS or SGD over the parameters that need a gradient.
 
-    Weight decay leaves alone vectors (biases, norms, scales), position embeddings and class tokens
-    as timm names them, and ``method.no_weight_decay()``. LARS adapts only what decays, as BYOL and
-    RELICv2 do. Each group carries ``lr_scale``, its factor of the run's learning rate.
+    Weight decay leaves alone vectors (biases, norms, scales) and what ``model`` or a part of it
+    names in ``no_weight_decay`` (timm: position embeddings, class tokens). LARS scales only the
+    steps of what may decay, as BYOL and RELICv2 do. The network's layers learn at the rates of
+    `layer_scales`, all else at the full rate.
+
+    Args:
+        model: has a timm network at ``backbone.net``.
+        config: optimiser and rates.
+
+    Returns:
+        An optimiser whose groups carry ``lr_scale``, their factor of the run's learning rate, and
+        ``decays``, whether weight decay is for them.
     """
-    groups = _layer_groups(method, config) if config.layer_decay < 1 else _groups(method, config)
+    groups = _groups(model, config)
     if config.optimizer == "lars":
+        for group in groups:
+            group["always_adapt"] = group["decays"]
         return Lars(groups, lr=config.lr, momentum=config.betas[0])
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], foreach=True)
@@ -32,42 +51,47 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
-    """Give every group that decays at all this weight decay."""
+    """Give every group that decays this weight decay."""
     for group in optimizer.param_groups:
-        if group["weight_decay"]:
+        if group["decays"]:
             group["weight_decay"] = weight_decay
 
 
-def _groups(module: nn.Module, config: OptimConfig) -> list[dict]:
-    exempt = _exempt(module)
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
+def layer_scales(net: nn.Module, decay: float) -> dict[str, float]:
+    """Factor of the learning rate of each parameter of a timm network without a classifier.
+
+    As in BEiT's fine-tuning (arXiv 2106.08254 and its released code): a classifier and the last
+    norm have 1, the last block ``decay``, each block below it another factor, and the stem (patch
+    and position embeddings, tokens) one more. Swin's patch merging counts to the block after it.
+    timm's own groups give 1 to the last block as well where no classifier follows.
+    """
+    timms: Any = net
+    layers = group_parameters(net, timms.group_matcher(coarse=False), reverse=True)
+    last = max(layer for name, layer in layers.items() if not name.startswith(ABOVE))
+    return {
+        name: 1.0 if name.startswith(ABOVE) else decay ** (last + 1 - layer)
+        for name, layer in layers.items()
+    }
+
+
+def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Parameters by their factor of the learning rate and whether they decay, the highest first."""
+    exempt = _exempt(model)
+    layers = layer_scales(model.get_submodule(NET), config.layer_decay)
+    scales = {f"{NET}.{name}": scale for name, scale in layers.items()}
+    found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            spare = parameter.ndim <= 1 or name in exempt
-            (spared if spare else decayed).append(parameter)
-    pairs = ((decayed, config.weight_decay), (spared, 0.0))
+            decays = parameter.ndim > 1 and name not in exempt
+            found[scales.get(name, 1.0), decays].append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, "lr_scale": 1.0}
-        for parameters, decay in pairs
-        if parameters
-    ]
-
-
-def _layer_groups(method: Method, config: OptimConfig) -> list[dict]:
-    """The backbone's blocks with decaying rates, and everything above it at the full rate."""
-    net = method.backbone.net
-    groups = param_groups_layer_decay(
-        net,
-        weight_decay=config.weight_decay,
-        no_weight_decay_list=_exempt(net),
-        layer_decay=config.layer_decay,
-    )
-    held = {id(p) for p in net.parameters()}
-    return groups + [
-        group | {"params": rest}
-        for group in _groups(method, config)
-        if (rest := [p for p in group["params"] if id(p) not in held])
+        {
+            "params": found[scale, decays],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr_scale": scale,
+            "decays": decays,
+        }
+        for scale, decays in sorted(found, reverse=True)
     ]
 
 
