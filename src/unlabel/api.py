@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from unlabel.config import nested
 from unlabel.errors import UsageError
+from unlabel.methods import method_names
 
 if TYPE_CHECKING:
     from unlabel.data.ingest import IngestReport
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     Set = Mapping[str, Any] | Sequence[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
     IngestReport = Results = Machine = Run = object
-    Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+    Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
 
 
+Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
 Many = Parameter(consume_multiple=True, negative=())
 """An option that takes several values: ``--labels 1 5 all``."""
 
@@ -77,7 +79,7 @@ def ingest(
 
 def pretrain(
     *data: str,
-    method: str | None = None,
+    method: Method = None,
     model: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
@@ -103,9 +105,9 @@ def pretrain(
     data
         A store, or folders of images (ingested into a cache first).
     method
-        splitmask, beit, mae, simmim or supervised.
+        How to learn, by name; docs/methods has a card of each.
     model
-        A timm ViT, SwinV2 or ResNet, or one of unlabel's own sizes.
+        A timm ViT, SwinV2 or ResNet, or one of unlabel's own sizes (vit_nano, swinv2_s, ...).
     steps
         Updates of the weights.
     epochs
@@ -127,22 +129,12 @@ def pretrain(
     recipe
         A YAML file of settings to start from.
     settings
-        Any other setting, as NAME=VALUE: optim.lr=1e-3, options.vocabulary=512. Repeat it. From
-        Python a dict of names and values will do.
+        Any setting of docs/settings.md, as NAME=VALUE: optim.lr=1e-3, options.flip=0. Repeat it.
+        From Python a dict of names and values will do.
     overwrite
         Replace the run in OUT.
     """
-    from unlabel.pretraining import continue_run, start_run
-
-    if resume is not None:
-        given = (method, model, steps, epochs, batch_size, image_size, patch_size, weights, seed)
-        if any(v is not None for v in (*data, *given, out, recipe)) or settings or overwrite:
-            raise UsageError(
-                "--resume continues a run with its own settings: give it alone. To change a "
-                "setting, start a new run."
-            )
-        return continue_run(resume)
-    asked = {
+    options = {
         "method": method,
         "model.name": model,
         "model.image_size": image_size,
@@ -152,8 +144,24 @@ def pretrain(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
-        **_settings(settings),
     }
+    given = {name: value for name, value in options.items() if value is not None}
+    if resume is not None:
+        if any((*data, *given, out, recipe, settings, overwrite)):
+            raise UsageError(
+                "--resume continues a run with its own settings: give it alone. To change a "
+                "setting, start a new run."
+            )
+        run = _open(resume)
+        from unlabel.pretraining import continue_run
+
+        return continue_run(run)
+    from unlabel.asked import check, merged
+
+    asked = {**given, **_settings(settings)}
+    check(merged(asked, recipe), out, overwrite)
+    from unlabel.pretraining import start_run
+
     return start_run(data, asked, out=out, recipe=recipe, overwrite=overwrite)
 
 
@@ -167,7 +175,7 @@ def evaluate(
         "linear",
         "finetune",
     ),
-    labels: Annotated[tuple[str, ...], Many] = ("1%", "10%", "100%"),
+    labels: Annotated[tuple[str, ...], Many] = ("1%", "10%", "all"),
     seeds: int = 3,
     compare: Annotated[tuple[str, ...], Many] = (),
     settings: Set = (),
@@ -196,15 +204,16 @@ def evaluate(
     compare
         timm names or local weight files that stand beside the run.
     settings
-        Any other setting, as NAME=VALUE: finetune.steps=500, k=10. Repeat it.
+        Any setting of docs/settings.md, as NAME=VALUE: finetune.steps=500, k=10. Repeat it.
     """
+    opened = _open(run)
     from unlabel.config import validated
     from unlabel.evaluating import evaluate_run
     from unlabel.evaluation.settings import EvaluationConfig
 
     asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **_settings(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
-    return evaluate_run(_open(run), data, test, chosen, compare)
+    return evaluate_run(opened, data, test, chosen, compare)
 
 
 def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
@@ -221,9 +230,10 @@ def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Pa
     overwrite
         Replace OUT if it is there.
     """
+    opened = _open(run)
     from unlabel.pretraining import export_run
 
-    return export_run(_open(run), out, overwrite=overwrite)
+    return export_run(opened, out, overwrite=overwrite)
 
 
 def embed(run: Path, *data: str, out: Path, overwrite: bool = False) -> Path:
@@ -240,9 +250,10 @@ def embed(run: Path, *data: str, out: Path, overwrite: bool = False) -> Path:
     overwrite
         Replace OUT if it is there.
     """
+    opened = _open(run)
     from unlabel.evaluating import embed_images
 
-    return embed_images(_open(run), data, out, overwrite=overwrite)
+    return embed_images(opened, data, out, overwrite=overwrite)
 
 
 def report(run: Path) -> Path:
@@ -253,9 +264,10 @@ def report(run: Path) -> Path:
     run
         The run's folder (from Python, the run itself will do).
     """
+    opened = _open(run)
     from unlabel.report.page import write_report
 
-    return write_report(_open(run).path)
+    return write_report(opened.path)
 
 
 def demo(

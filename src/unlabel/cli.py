@@ -52,7 +52,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UnlabelError as error:
         return _say(errors, str(error), error.exit_code)
     except CycloptsError as error:
-        return _say(errors, f"{error}\nTry: unlabel --help", UsageError.exit_code)
+        words = " ".join(("unlabel", *(error.command_chain or ())))
+        return _say(errors, f"{error}\nTry: {words} --help", UsageError.exit_code)
     except KeyboardInterrupt as stop:
         return _say(errors, str(stop) or "Interrupted.", INTERRUPTED)
     except OSError as error:

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.utils import broadcast_object_list
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
+from unlabel.asked import AUTO, merged, without_auto
 from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.store import Store
 from unlabel.data.views import used_layers
-from unlabel.errors import ConfigError, DataError, InputMissing, UsageError
+from unlabel.errors import DataError, InputMissing, UsageError
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
-from unlabel.methods.registry import get_method
+from unlabel.reasons import reasons
 from unlabel.report.page import write_report
 from unlabel.rules import Choice, choose
+from unlabel.terminal import Bar, console, print_settings, print_verdict
 from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
-from unlabel.training.loop import Watch, best_step, train
+from unlabel.training.loop import best_step, train
 from unlabel.training.run import Run
-from unlabel.training.setup import build, check_trackers, processes, split_store
-from unlabel.training.verdict import Verdict
-
-console = Console(stderr=True, highlight=False)
+from unlabel.training.setup import build, processes, split_store
 
 
 def start_run(
@@ -50,26 +37,30 @@ def start_run(
     recipe: Path | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Ingest if need be, choose what was not asked for, train, export and write the page."""
-    given = {name: value for name, value in asked.items() if value is not None}
-    wanted = {**_read_recipe(recipe), **given}
-    if "epochs" in given and "steps" not in given:
-        wanted.pop("steps", None)  # the recipe's: what is asked for goes before it
-    if "method" in wanted:
-        get_method(wanted["method"])  # a typo is told before hours of ingest
+    """Ingest if need be, choose what was not asked for, train, export and write the page.
+
+    Args:
+        data: a store, or what ``ingest`` reads; the recipe's where nothing is named.
+        asked: dotted settings, checked by ``asked.check``.
+        out: the run's folder; named after store and method when not given.
+        recipe: a file of settings that ``asked`` goes before.
+        overwrite: replace the run in ``out``.
+    """
+    wanted = merged(asked, recipe)
     store = open_or_ingest(data or _recipe_data(wanted), wanted.get("model.image_size"))
     wanted.pop("data", None)
     tune = recipe is None
-    choice = choose(store, this_machine(), {**wanted, "batch_size": _number(wanted)}, tune=tune)
-    if wanted.get("batch_size") == "auto":
+    choice = choose(store, this_machine(), without_auto(wanted), tune=tune)
+    if wanted.get("batch_size") == AUTO:
         choice = _fit_batch(choice, store, wanted, tune)
     run = _create(store, choice, out, overwrite)
+    if processes().is_main_process:
+        print_settings(run, asked if recipe is None else {"recipe": recipe, **asked})
     return _train_and_finish(run)
 
 
-def continue_run(path: Path) -> Run:
+def continue_run(run: Run) -> Run:
     """Continue a run from its last checkpoint; a finished one only gets its page anew."""
-    run = Run.open(path)
     _refuse_other_images(run)
     newest = checkpoint.latest(run.checkpoints)
     done = 0 if newest is None else checkpoint.step_of(newest)
@@ -125,12 +116,12 @@ def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) ->
 
 
 def _train_and_finish(run: Run) -> Run:
-    with _bar(run, show=processes().is_main_process) as watch:
-        verdict = train(run, watch)
+    with Bar(show=processes().is_main_process) as bar:
+        verdict = train(run, bar.watch, bar.tell)
     if processes().is_main_process:
         export_run(run, overwrite=True)
         page = write_report(run.path)
-        _print_verdict(verdict)
+        print_verdict(verdict)
         console.print(f"Backbone: {run.path / 'export'}\nPage:     {page}")
     return run
 
@@ -142,19 +133,12 @@ def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> 
     if state.is_main_process:
         folder = out or _free_folder(store, choice.config)
         facts = _facts(store, choice)  # builds the model: an old run goes only for one that works
-        check_trackers(choice.config)
         if overwrite and folder.is_dir():
             Run.remove(folder)
-        run = Run.create(folder, choice.config, facts)
-        _print_settings(run)
+        Run.create(folder, choice.config, facts)
         where = [str(folder)]
     broadcast_object_list(where)
     return Run.open(where[0])
-
-
-def _number(wanted: Mapping[str, Any]) -> int | None:
-    size = wanted.get("batch_size")
-    return None if size == "auto" else size
 
 
 def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bool) -> Choice:
@@ -165,29 +149,6 @@ def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bo
     found = choose(store, this_machine(), {**wanted, "batch_size": size}, tune=tune)
     reason = f"{size}: the largest that {this_machine().device} held in one trial step"
     return Choice(found.config, {**found.reasons, "batch_size": reason})
-
-
-def _read_recipe(recipe: Path | None) -> dict[str, Any]:
-    """A YAML file of settings, nested or dotted, as dotted settings."""
-    if recipe is None:
-        return {}
-    if not recipe.is_file():
-        raise InputMissing(f"There is no recipe at {recipe}.")
-    try:
-        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{recipe} is no YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{recipe} must hold settings, one NAME: VALUE a line.")
-    return dict(_dotted(values))
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _recipe_data(wanted: Mapping[str, Any]) -> list[str]:
@@ -206,12 +167,13 @@ def _free_folder(store: Store, config: PretrainConfig) -> Path:
 
 
 def _facts(store: Store, choice: Choice) -> dict[str, Any]:
+    machine = this_machine()
     learnt_from, held_out = split_store(choice.config)
     method = build(choice.config, learnt_from)
     backbone = method.backbone
     return {
-        "reasons": choice.reasons,
-        "environment": this_machine().as_dict(),
+        "reasons": reasons(choice.config, choice.reasons, machine, held_out),
+        "environment": machine.as_dict(),
         "data": {
             "name": store.path.name,
             "images": len(learnt_from),
@@ -225,47 +187,3 @@ def _facts(store: Store, choice: Choice) -> dict[str, Any]:
             "dim": backbone.dim,
         },
     }
-
-
-def _print_settings(run: Run) -> None:
-    facts, config = run.facts, run.config
-    data = facts["data"]
-    console.print(
-        f"[bold]{config.method}[/bold] on {data['images']:,} images of {data['name']} "
-        f"({data['held_out']:,} held out), {config.model.name} with "
-        f"{facts['model']['parameters'] / 1e6:.1f} M parameters. Run: {run.path}"
-    )
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, reason in facts["reasons"].items():
-        table.add_row(name, reason)
-    if facts["reasons"]:
-        console.print("Chosen for you, as nothing else was asked:")
-        console.print(table)
-
-
-def _print_verdict(verdict: Verdict) -> None:
-    console.print(f"\n[bold]{verdict.headline}[/bold]")
-    for line in verdict.why:
-        console.print(f"  {line}")
-    for line in verdict.next:
-        console.print(f"  Next: {line}")
-
-
-@contextmanager
-def _bar(run: Run, show: bool) -> Iterator[Watch]:
-    """A progress bar with images a second, loss and time left."""
-    columns = (
-        TextColumn("Training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:,.0f} images/s  loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not show) as bar:
-        task = bar.add_task("", total=run.config.steps, speed=0.0, loss=float("nan"))
-
-        def watch(done: int, steps: int, speed: float, loss: float) -> None:
-            bar.update(task, completed=done, speed=speed, loss=loss)
-
-        yield watch

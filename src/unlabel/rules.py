@@ -58,21 +58,19 @@ def choose(
         store: the images to learn from.
         machine: where the run will be.
         asked: dotted settings ("method", "model.name", "steps", "optim.lr", ...) and "epochs".
+            ``None`` leaves to the rules what they choose, and turns off what they do not.
         tune: whether a method's short-run settings may be chosen; a recipe speaks for itself.
 
     Raises:
         UsageError: both steps and epochs were given.
         ConfigError: a setting is unknown or cannot work.
     """
-    asked = {key: value for key, value in asked.items() if value is not None}
-    if "steps" in asked and "epochs" in asked:
-        raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
+    refuse_two_lengths(asked)
     splits = store.info.splits
     images = len(store) - splits.get("validation", 0) - splits.get("test", 0)
     pick = _Picker(asked)
-    patches = "model.patch_size" in asked
-    model = asked.get("model.name", "vit" if patches else None)
-    method = get_method(pick("method", *_method(model, machine)))
+    patches = asked.get("model.patch_size") is not None
+    method = get_method(pick("method", *method_for(asked, machine)))
     size = pick("model.image_size", *_image_size(store.info.median_side, machine))
     convolutional = issubclass(method.Options, ViewOptions) and not patches
     name = pick("model.name", *_model(convolutional, images, size, machine))
@@ -101,20 +99,27 @@ class _Picker:
         self.reasons: dict[str, str] = {}
 
     def __call__(self, name: str, value: Any, reason: str) -> Any:
-        if name not in self.settings:
+        if self.settings.get(name) is None:
             self.settings[name] = value
             self.reasons[name] = f"{value}: {reason}"
         return self.settings[name]
 
 
-def _method(model: str | None, machine: Machine) -> tuple[str, str]:
+def method_for(asked: Mapping[str, Any], machine: Machine) -> tuple[str, str]:
     """By the kind of network where one was asked for, else by how long a run can be."""
+    model = asked.get("model.name") or ("vit" if asked.get("model.patch_size") else None)
     for prefix, method in (("resnet", "simclr"), ("swinv2", "simmim"), ("vit", "splitmask")):
         if model is not None and model.startswith(prefix):
             return method, f"suits {model}"
     if machine.device == "cpu":
         return "simclr", "matching views learns most in minutes on a processor"
     return "splitmask", "learns from few images where there is time, and needs no labels"
+
+
+def refuse_two_lengths(asked: Mapping[str, Any]) -> None:
+    """Raise UsageError where steps and epochs were both given."""
+    if asked.get("steps") is not None and asked.get("epochs") is not None:
+        raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
 
 
 def _adapt(

@@ -5,6 +5,7 @@ import pytest
 from unlabel.backbones.build import build_backbone
 from unlabel.config import ModelConfig
 from unlabel.errors import ConfigError
+from unlabel.methods import method_names
 from unlabel.methods.base import DataInfo, Method
 from unlabel.methods.registry import build_method, get_method, methods
 
@@ -16,6 +17,11 @@ def test_methods_are_found_by_themselves_under_their_names():
     assert {"mae", "simmim", "supervised"} <= set(found)
     assert all(issubclass(method, Method) and method.name == n for n, method in found.items())
     assert list(found) == sorted(found)
+
+
+def test_a_method_is_called_as_its_file_is():
+    """So that a misspelt one is told without importing any."""
+    assert list(methods()) == method_names()
 
 
 def test_a_misspelt_name_is_answered_with_the_near_one():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unlabel.training.verdict import judge
+from unlabel.training.verdict import collapse, judge
 
 
 def monitors(losses, *, std=0.8, rank=20.0, knn=None) -> list[dict]:
@@ -77,3 +77,14 @@ def test_the_online_knn_judges_losses_without_a_scale(losses, knn, state, words)
 
 def test_a_collapse_is_seen_whatever_the_loss():
     assert judge(monitors(FALLING, std=0.01), 2000, loss_tells=False).state == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("std", "rank", "collapsed"), [(0.5, 9.0, False), (0.04, 9.0, True), (0.5, 1.05, True)]
+)
+def test_collapse_is_named_with_its_figures(std: float, rank: float, collapsed: bool):
+    why = collapse({"feature_std": std, "rankme": rank})
+    assert (why is not None) == collapsed
+    if why:
+        assert f"{std:.3f}" in why
+        assert f"{rank:.2f}" in why

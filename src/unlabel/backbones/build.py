@@ -118,6 +118,15 @@ def build_backbone(config: ModelConfig) -> Backbone:
     return backbone
 
 
+def family_of(config: ModelConfig) -> type[Backbone]:
+    """How the network that ``config`` names would be read; nothing is built.
+
+    Raises:
+        ConfigError: unknown name, or a family that is not read.
+    """
+    return _family(_resolve(config)[0])
+
+
 def _resolve(config: ModelConfig) -> tuple[str, Arguments]:
     """The timm architecture behind a name, and the arguments that the name stands for."""
     name = config.name
@@ -129,13 +138,21 @@ def _resolve(config: ModelConfig) -> tuple[str, Arguments]:
         architecture, arguments = NAMED[name]
         return architecture, dict(arguments)
     if "/" in name or not timm.is_model(name):
-        known = [*NAMED, *timm.list_models()]
-        near = get_close_matches(name, known, n=5) or sorted(NAMED)
         raise ConfigError(
-            f"model.name: there is no {name!r}. Near it: {', '.join(near)}. For a folder that was "
-            f"exported, write {LOCAL}FOLDER; timm.list_models() lists the rest."
+            f"model.name: there is no {name!r}. Near it: {', '.join(_near(name))}. For a folder "
+            f"that was exported, write {LOCAL}FOLDER; timm.list_models() lists the rest."
         )
     return name, {}
+
+
+def _near(name: str) -> list[str]:
+    """Names that can be used: those that contain ``name``, else those spelt much like it."""
+    modules = [module.rpartition(".")[2] for module in FAMILIES]
+    known = [*NAMED, *(model for m in modules for model in timm.list_models(module=m))]
+    typed = name.lower()
+    within = [other for other in known if typed in other]
+    within.sort(key=lambda other: (not other.startswith(typed), len(other)))
+    return within[:8] or get_close_matches(typed, known, n=8) or list(NAMED)
 
 
 def _wide_resnet(name: str, width: int) -> tuple[str, Arguments]:

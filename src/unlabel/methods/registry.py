@@ -1,18 +1,16 @@
-"""Methods by name: every module of this package that defines one is found by itself."""
+"""Methods by name: each is defined by the module of this package that is called as it is."""
 
 from __future__ import annotations
 
-import pkgutil
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-import unlabel.methods
 from unlabel.backbones.base import Backbone
 from unlabel.backbones.build import FAMILIES
 from unlabel.config import validated
 from unlabel.errors import ConfigError
+from unlabel.methods import check_name, method_names
 from unlabel.methods.base import DataInfo, Method
 
 
@@ -20,10 +18,8 @@ from unlabel.methods.base import DataInfo, Method
 def methods() -> dict[str, type[Method]]:
     """Every method by its name, in alphabetical order."""
     found = {}
-    for module in pkgutil.iter_modules(unlabel.methods.__path__):
-        if module.ispkg or module.name == __name__.rpartition(".")[2]:
-            continue
-        for value in vars(import_module(f"unlabel.methods.{module.name}")).values():
+    for name in method_names():
+        for value in vars(import_module(f"unlabel.methods.{name}")).values():
             if isinstance(value, type) and issubclass(value, Method) and "name" in vars(value):
                 found[value.name] = value
     return dict(sorted(found.items()))
@@ -35,12 +31,8 @@ def get_method(name: str) -> type[Method]:
     Raises:
         ConfigError: there is none of that name; the message says which there are.
     """
-    known = methods()
-    if name not in known:
-        near = get_close_matches(name.lower(), known, n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"method: there is no {name!r}.{meant} Known: {', '.join(known)}")
-    return known[name]
+    check_name(name)
+    return methods()[name]
 
 
 def build_method(name: str, backbone: Backbone, options: dict[str, Any], data: DataInfo) -> Method:
@@ -56,17 +48,22 @@ def build_method(name: str, backbone: Backbone, options: dict[str, Any], data: D
         ConfigError: unknown name, impossible options, or a backbone that cannot serve the method.
     """
     method = get_method(name)
-    _check_serves(method, backbone)
+    check_serves(method, type(backbone))
     return method(backbone, validated(method.Options, options, f"options of {name}"), data)
 
 
-def _check_serves(method: type[Method], backbone: Backbone) -> None:
+def check_serves(method: type[Method], backbone: type[Backbone]) -> None:
+    """Refuse a kind of backbone that cannot give ``method`` what it needs.
+
+    Raises:
+        ConfigError: it cannot; the message says which can.
+    """
     if method.needs <= backbone.serves:
         return
     families = {family.__name__: family.serves for family in FAMILIES.values()}
     able = [family for family, serves in families.items() if method.needs <= serves]
     raise ConfigError(
-        f"method {method.name!r} cannot train a {type(backbone).__name__}: it needs "
+        f"method {method.name!r} cannot train a {backbone.__name__}: it needs "
         f"{' and '.join(sorted(method.needs - backbone.serves))} patches. "
         f"It can train {' and '.join(able)}; choose such a model"
     )

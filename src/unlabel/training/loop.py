@@ -26,13 +26,15 @@ from unlabel.training.run import Run
 from unlabel.training.schedule import learning_rate, weight_decay
 from unlabel.training.setup import Training, assemble
 from unlabel.training.signals import StopRequest
-from unlabel.training.verdict import Verdict, judge
+from unlabel.training.verdict import AGAINST_COLLAPSE, Verdict, collapse, judge
 
 Watch = Callable[[int, int, float, float], None]
 """Called after each step with (updates done, updates in all, images a second, loss)."""
+Tell = Callable[[str], None]
+"""Called with a sentence when something slow begins, and with warnings."""
 
 
-def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
+def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None) -> Verdict:
     """Train ``run`` from its last checkpoint (or from the start) to its end, and judge it.
 
     Raises:
@@ -42,9 +44,9 @@ def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
         OutOfMemory: the device's memory does not hold the batch.
     """
     with StopRequest() as stop, sole_trainer(run):
-        training = assemble(run)
+        training = assemble(run, tell)
         try:
-            _run_steps(run, training, stop, watch)
+            _run_steps(run, training, stop, watch, tell)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(run, error) from None
         finally:
@@ -56,14 +58,18 @@ def train(run: Run, watch: Watch = lambda *_: None) -> Verdict:
     return verdict
 
 
-def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch) -> None:
+def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch, tell: Tell) -> None:
     config = run.config
     recorder = Recorder(run, training.accelerator, stop)
     alone = training.accelerator.num_processes == 1
     looks = looking_points(config.steps, config.evaluations)
     start = _restore(run, training)
+    collapsed = False
     if start == 0:
+        tell(f"Looking at the {len(training.monitors.held_out):,} held-out images before step 1")
         _look(run, training, recorder, 0)
+    if config.compile:
+        tell("Compiling in the first step, which takes minutes")
     micro = stream(
         training.batches,
         start * config.accumulate,
@@ -79,7 +85,10 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch) ->
         watch(done, config.steps, recorder.speed, recorder.loss)
         if done in looks:
             recorder.flush()
-            _look(run, training, recorder, done)
+            why = collapse(_look(run, training, recorder, done))
+            if why and not collapsed:
+                tell(f"Warning: the features collapsed by step {done}. {why} {AGAINST_COLLAPSE}")
+            collapsed = why is not None
             _save(run, training, done)
         stopping = stop.received is not None if alone else recorder.stopping
         if stopping and done < config.steps:
@@ -133,10 +142,12 @@ def looking_points(steps: int, looks: int) -> set[int]:
     return {max(1, round(steps * i / looks)) for i in range(1, looks + 1)}
 
 
-def _look(run: Run, training: Training, recorder: Recorder, done: int) -> None:
+def _look(run: Run, training: Training, recorder: Recorder, done: int) -> dict[str, float]:
     _refuse_broken_weights(training, done)
     _seed(run.config.seed, 0, 0)
-    recorder.monitor(done, training.monitors.look(Progress(done, run.config.steps)))
+    values = training.monitors.look(Progress(done, run.config.steps))
+    recorder.monitor(done, values)
+    return values
 
 
 def _refuse_broken_weights(training: Training, done: int) -> None:

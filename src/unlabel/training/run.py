@@ -51,6 +51,24 @@ class Run:
         """A run stands for its folder wherever a path is wanted."""
         return str(self.path)
 
+    @staticmethod
+    def check_place(path: Path, overwrite: bool = False) -> None:
+        """Look whether a new run can begin in ``path``; nothing is touched.
+
+        Raises:
+            OutputExists: something is there that must stay, or the folder cannot be made.
+        """
+        if path.is_dir() and overwrite:
+            _refuse_foreign(path)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise OutputExists(
+                f"{path} is there already, and nothing is overwritten unasked. Continue it with "
+                f"--resume {path}, choose another --out, or replace it with --overwrite."
+            )
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OutputExists(f"{path} cannot be made: {there} is no folder to write in.")
+
     @classmethod
     def create(cls, path: Path, config: PretrainConfig, facts: dict[str, Any]) -> Run:
         """Make a new run's folder.
@@ -58,11 +76,7 @@ class Run:
         Raises:
             OutputExists: the folder has something in it already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputExists(
-                f"{path} is there already, and nothing is overwritten unasked. Continue it with "
-                f"--resume {path}, choose another --out, or replace it with --overwrite."
-            )
+        cls.check_place(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config)
         run.write_json("run.json", facts)
@@ -94,16 +108,7 @@ class Run:
         Raises:
             OutputExists: the folder is no run, or holds something that no run writes.
         """
-        names = {p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)}
-        if foreign := sorted(names - CONTENTS):
-            raise OutputExists(
-                f"{path} holds {foreign[0]}, which no run writes, so --overwrite does not remove "
-                "it. Choose another --out, or move your files away."
-            )
-        if names and "run.json" not in names:
-            raise OutputExists(
-                f"{path} is not a run, so --overwrite does not remove it. Choose another --out."
-            )
+        _refuse_foreign(path)
         shutil.rmtree(path)
 
     @property
@@ -156,6 +161,20 @@ class Run:
     def _metric_lines(self) -> list[str]:
         file = self.path / "metrics.jsonl"
         return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise OutputExists for a folder that is no run, or that holds what no run writes."""
+    names = {p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)}
+    if foreign := sorted(names - CONTENTS):
+        raise OutputExists(
+            f"{path} holds {foreign[0]}, which no run writes, so --overwrite does not remove "
+            "it. Choose another --out, or move your files away."
+        )
+    if names and "run.json" not in names:
+        raise OutputExists(
+            f"{path} is not a run, so --overwrite does not remove it. Choose another --out."
+        )
 
 
 def _belongs(row: dict[str, Any], step: int) -> bool:

@@ -60,8 +60,11 @@ class Training:
     autocast: Callable[[], AbstractContextManager]
 
 
-def assemble(run: Run) -> Training:
-    """Build what ``run`` trains, from its settings alone: the same in every process and resume."""
+def assemble(run: Run, tell: Callable[[str], None] = lambda _: None) -> Training:
+    """Build what ``run`` trains, from its settings alone: the same in every process and resume.
+
+    ``tell`` is called with a sentence when something slow begins.
+    """
     config = run.config
     accelerator = _accelerator(run)
     learnt_from, held_out = split_store(config)
@@ -75,7 +78,10 @@ def assemble(run: Run) -> Training:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    method.prepare(_sample(method, learnt_from, config))
+    if type(method).prepare is not Method.prepare:
+        count = min(PREPARE_IMAGES, len(learnt_from))
+        tell(f"Preparing {method.name} on a sample of {count:,} images, once")
+        method.prepare(_sample(method, learnt_from, config))
     method.to(accelerator.device)
     if isinstance(method.backbone, ResNet):  # convolutions are fastest so, as batches come
         method.to(memory_format=torch.channels_last)

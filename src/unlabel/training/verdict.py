@@ -27,6 +27,7 @@ COLLAPSED_STD = 0.05
 """Spread of unit-length features (1 = spread evenly in all directions) that counts as none."""
 COLLAPSED_RANK = 1.1
 """RankMe below which all images have the same direction in feature space."""
+AGAINST_COLLAPSE = "Lower the learning rate (--set optim.lr=...), or lengthen the warm-up."
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -
     at = np.array([row["step"] for row in monitors])
     evidence = _evidence(monitors, loss)
     last = monitors[-1]
-    if last["feature_std"] < COLLAPSED_STD or last["rankme"] < COLLAPSED_RANK:
-        return _collapsed(last, evidence)
+    if why := collapse(last):
+        return _collapsed(why, evidence)
     if not loss_tells:
         return _by_neighbours(monitors, steps, evidence)
     gain = loss[0] - loss.min()
@@ -73,6 +74,17 @@ def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -
     late = (np.interp((1 - LATE) * at[-1], at, loss) - loss[-1]) / gain
     return (
         _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
+    )
+
+
+def collapse(row: dict[str, Any]) -> str | None:
+    """Why the features of a monitor row count as collapsed; ``None`` where they do not."""
+    std, rank = row["feature_std"], row["rankme"]
+    if std >= COLLAPSED_STD and rank >= COLLAPSED_RANK:
+        return None
+    return (
+        f"Spread of features {std:.3f} (collapsed below {COLLAPSED_STD}), "
+        f"RankMe {rank:.2f} (collapsed below {COLLAPSED_RANK})."
     )
 
 
@@ -127,16 +139,12 @@ def _unclear(monitors: list[dict[str, Any]]) -> Verdict:
     )
 
 
-def _collapsed(last: dict[str, Any], evidence: tuple[str, ...]) -> Verdict:
+def _collapsed(why: str, evidence: tuple[str, ...]) -> Verdict:
     return Verdict(
         "collapsed",
         "The features collapsed: all images look almost the same to the network.",
-        (
-            f"Spread of features {last['feature_std']:.3f} (collapsed below {COLLAPSED_STD}), "
-            f"RankMe {last['rankme']:.2f} (collapsed below {COLLAPSED_RANK}).",
-            *evidence,
-        ),
-        ("Lower the learning rate (--set optim.lr=...), or lengthen the warm-up.",),
+        (why, *evidence),
+        (AGAINST_COLLAPSE,),
     )
 
 

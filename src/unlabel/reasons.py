@@ -1,0 +1,56 @@
+"""Why a run is as it is where no rule chose: what follows from the machine, method and store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from unlabel.config import PretrainConfig
+from unlabel.data.store import Store
+from unlabel.machine import Machine
+from unlabel.training.setup import precision
+
+OPTIMISER = ("optim.optimizer", "optim.lr", "optim.schedule")
+
+
+def reasons(
+    config: PretrainConfig, chosen: Mapping[str, str], machine: Machine, held_out: Store
+) -> dict[str, str]:
+    """Every choice with its reason, as "VALUE: WHY", by the setting's dotted name.
+
+    Args:
+        config: the run's settings.
+        chosen: the reasons of what the rules chose, which come first.
+        machine: where it runs.
+        held_out: the images for the monitors.
+    """
+    optim, recipe = config.optim, f"{config.method}'s recipe"
+    rates = f"{config.batch_size} images a step make it {optim.lr * config.batch_size / 256:.2g}"
+    found = {
+        "device": _device(machine),
+        "precision": _precision(config, machine),
+        "optim.optimizer": f"{optim.optimizer}: {recipe}",
+        "optim.lr": f"{optim.lr:g}: {recipe}; {rates}",
+        "optim.schedule": f"{optim.schedule}: {recipe}, after {optim.warmup:.0%} warm-up",
+        "held-out images": _held_out(config, held_out),
+    }
+    return {**chosen, **{name: why for name, why in found.items() if name not in chosen}}
+
+
+def _device(machine: Machine) -> str:
+    if machine.device == "cpu":
+        return f"cpu: no accelerator was found; {machine.threads} threads"
+    return f"{machine.device}: {machine.accelerator}"
+
+
+def _precision(config: PretrainConfig, machine: Machine) -> str:
+    name = "bf16" if precision(config) == torch.bfloat16 else "fp32"
+    does = "multiplies" if machine.bf16 else "does not multiply"
+    return f"{name}: this {machine.device} {does} in bf16"
+
+
+def _held_out(config: PretrainConfig, held_out: Store) -> str:
+    if "validation" in held_out.info.splits:
+        return f"{len(held_out):,}: of the store's validation split"
+    return f"{len(held_out):,}: {config.validation_fraction:.0%} of the images, 16 at least"
