@@ -17,6 +17,7 @@ from unlabel.atomic import discard, publish, write_text_atomic
 from unlabel.data.duplicates import find_pairs, names_of, overlap, repeats
 from unlabel.data.encode import Plan
 from unlabel.data.ingest_report import IngestReport, Rows
+from unlabel.data.layers import is_layer_file
 from unlabel.data.parts import copy_part
 from unlabel.data.store import INFO, MANIFEST, Store, StoreFiles, StoreInfo
 
@@ -127,6 +128,5 @@ def _clear(work: Path, out: Path) -> None:
 
 def is_store_file(name: str) -> bool:
     """Whether a finished store has a file of this name."""
-    return name in (INFO, REPORT, MANIFEST) or (
-        name.startswith("part-") and name.endswith(".arrow")
-    )
+    is_part = name.startswith("part-") and name.endswith(".arrow")
+    return is_part or is_layer_file(name) or name in (INFO, REPORT, MANIFEST)

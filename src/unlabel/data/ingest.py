@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from unlabel.atomic import discard, write_text_atomic
 from unlabel.data.duplicates import overlap
@@ -27,9 +23,10 @@ from unlabel.data.items import Item
 from unlabel.data.labels import Labels, apply_labels
 from unlabel.data.parts import cut, write_parts
 from unlabel.data.pixels import MEGAPIXELS, Refused
+from unlabel.data.processes import alone, cores
 from unlabel.data.sources import fingerprint, list_sources
 from unlabel.data.store import INFO, MANIFEST, Store
-from unlabel.errors import DataError, OutputExists, StorageError
+from unlabel.errors import DataError, OutputExists
 
 __all__ = ["IngestReport", "ingest", "overlap"]
 
@@ -82,9 +79,9 @@ def ingest(
     items, refused, classes = _list(sources, labels)
     plan = _plan(items, short_side, megapixels, classes)
     parts = cut(items)
-    with _alone(work):
+    with alone(work):
         _prepare(work, items, plan, fingerprint(sources))
-        write_parts(work, parts, plan, workers or _cores(), progress)
+        write_parts(work, parts, plan, workers or cores(), progress)
         report = finish(work, out, plan, refused, dedupe, others)
         if not report.images:
             discard(work)
@@ -144,26 +141,6 @@ def _plan(
     return Plan(short_side, megapixels, channels, dtype, classes)
 
 
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the lock beside ``work``, and turn failures of the disk into a helpful error."""
-    lock = FileLock(work.with_name(work.name + ".lock"), timeout=0)
-    try:
-        work.parent.mkdir(parents=True, exist_ok=True)
-        with lock:
-            try:
-                yield
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)
-    except Timeout:
-        raise OutputExists(f"Another process is ingesting into {work}. Wait for it.") from None
-    except OSError as error:
-        raise StorageError(
-            f"Writing {work} failed: {error.strerror or error}. What is finished is kept; make "
-            "room and run the same command again."
-        ) from error
-
-
 def _prepare(work: Path, items: list[Item], plan: Plan, files: str) -> None:
     """Keep finished parts only if they were made of the same files in the same way."""
     digest = hashlib.sha256(json.dumps([FORMAT, asdict(plan), files]).encode())
@@ -179,10 +156,3 @@ def _prepare(work: Path, items: list[Item], plan: Plan, files: str) -> None:
         discard(work)
     work.mkdir()
     write_text_atomic(journal, made_of)
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,41 +7,30 @@ comes last, so an interrupted ingest finds which parts are finished.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unlabel.atomic import write_text_atomic
 from unlabel.data.encode import SCHEMA, Encoder, Plan, read
 from unlabel.data.items import Item
 from unlabel.data.pixels import Refused
-from unlabel.errors import OutOfMemory
+from unlabel.data.processes import count_through, part_length
 
-PARTS = 64
-"""Parts that a set is cut into, as long as ``SHORTEST`` and ``LONGEST`` items allow it."""
-SHORTEST, LONGEST = 32, 4096
 CHUNK_BYTES = 2**26
 """Compressed images that a process holds before it writes them."""
 
 Part = tuple[int, list[Item]]
-Step = Callable[[Part], int]
 
 
 def cut(items: list[Item]) -> list[Part]:
     """Number and items of each part, by the number of items alone."""
-    length = min(max(len(items) // PARTS, SHORTEST), LONGEST)
+    length = part_length(len(items))
     return [(k, items[s : s + length]) for k, s in enumerate(range(0, len(items), length))]
 
 
@@ -57,46 +46,17 @@ def write_parts(work: Path, parts: list[Part], plan: Plan, workers: int, progres
         OSError: the disk is full or failing.
         OutOfMemory: a process died.
     """
-    columns = (TextColumn("Ingesting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     missing = [part for part in parts if not note_of(work, part[0]).is_file()]
     total = sum(len(items) for _, items in parts)
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        done = total - sum(len(items) for _, items in missing)
-        task = bar.add_task("", total=total, completed=done)
-        for count in _each(partial(write_part, work, plan), missing, workers):
-            bar.advance(task, count)
-
-
-def _each(step: Step, parts: list[Part], workers: int) -> Iterator[int]:
-    """Do ``step`` for every part, over processes where that pays; the number of items of each."""
-    if workers <= 1 or len(parts) <= 1:
-        yield from map(step, parts)
-        return
-    # A fresh process holds none of this one's threads and locks.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    count = min(workers, len(parts))
-    try:
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_start) as pool:
-            yield from pool.map(step, parts)
-    except BrokenProcessPool:
-        raise OutOfMemory(
-            "A process that decoded images died, most often for want of memory. Run the same "
-            "command again with --workers 1; finished parts are kept. (In a script of your own, "
-            'call ingest below: if __name__ == "__main__":)'
-        ) from None
-
-
-def _start() -> None:
-    """One thread a process, and none that outlives a killed parent."""
-    cv2.setNumThreads(0)
-    if parent := multiprocessing.parent_process():
-        wait = partial(_leave_with, parent)
-        threading.Thread(target=wait, daemon=True).start()
-
-
-def _leave_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+    count_through(
+        "Ingesting",
+        partial(write_part, work, plan),
+        missing,
+        total=total,
+        done=total - sum(len(items) for _, items in missing),
+        workers=workers,
+        progress=progress,
+    )
 
 
 def write_part(work: Path, plan: Plan, part: Part) -> int:

@@ -1,0 +1,127 @@
+"""Long work in parts: over processes, with a progress bar, alone in its folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unlabel.errors import OutOfMemory, OutputExists, StorageError
+
+PARTS = 64
+"""Parts that a set is cut into, as long as ``SHORTEST`` and ``LONGEST`` items allow it."""
+SHORTEST, LONGEST = 32, 4096
+
+P = TypeVar("P")
+
+
+def part_length(items: int) -> int:
+    """Items of a part, by the number of items of the whole."""
+    return min(max(items // PARTS, SHORTEST), LONGEST)
+
+
+def count_through(
+    title: str,
+    step: Callable[[P], int],
+    parts: Sequence[P],
+    *,
+    total: int,
+    done: int,
+    workers: int,
+    progress: bool,
+) -> None:
+    """Do ``step``, which gives the number of its items, for every part, with a progress bar.
+
+    Args:
+        title: what is being done.
+        step: fit to be sent to another process where there are several.
+        parts: those that are left.
+        total: items of all parts.
+        done: items of the parts that were finished before.
+        workers: processes.
+        progress: whether to show the bar on standard error.
+
+    Raises:
+        OutOfMemory: a process died.
+    """
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        for count in _each(step, parts, workers):
+            bar.advance(task, count)
+
+
+def _each(step: Callable[[P], int], parts: Sequence[P], workers: int) -> Iterator[int]:
+    """Do ``step`` for every part, over processes where that pays."""
+    if workers <= 1 or len(parts) <= 1:
+        yield from map(step, parts)
+        return
+    # A fresh process holds none of this one's threads and locks.
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    count = min(workers, len(parts))
+    try:
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_start) as pool:
+            yield from pool.map(step, parts)
+    except BrokenProcessPool:
+        raise OutOfMemory(
+            "A process that decoded images died, most often for want of memory. Run the same "
+            "command again with --workers 1; finished parts are kept. (In a script of your own, "
+            'make the call below: if __name__ == "__main__":)'
+        ) from None
+
+
+def _start() -> None:
+    """One thread a process, and none that outlives a killed parent."""
+    cv2.setNumThreads(0)
+    if parent := multiprocessing.parent_process():
+        wait = partial(_leave_with, parent)
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def _leave_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Hold the lock beside ``work``, and turn failures of the disk into a helpful error.
+
+    Raises:
+        OutputExists: another process works there.
+        StorageError: the disk is full or failing.
+    """
+    lock = FileLock(work.with_name(work.name + ".lock"), timeout=0)
+    try:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        with lock:
+            try:
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        raise OutputExists(f"Another process is writing {work}. Wait for it.") from None
+    except OSError as error:
+        raise StorageError(
+            f"Writing {work} failed: {error.strerror or error}. What is finished is kept; make "
+            "room and run the same command again."
+        ) from error
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
