@@ -155,8 +155,8 @@ def test_defaults_are_the_published_ones():
 
 
 def test_small_sets_have_fewer_prototypes():
-    assert prototype_count(1_281_167) == prototype_count(30_000) == 3000
-    assert prototype_count(5_000) == 500
+    assert prototype_count(1_281_167) == prototype_count(300_000) == 3000
+    assert prototype_count(50_000) == 500
     assert prototype_count(100) == 30
 
 

@@ -34,8 +34,9 @@ from unlabel.methods.parts.soft_targets import match_other_crops
 
 PROTOTYPES = 3000
 """The published number of prototypes, for ImageNet-1k."""
-IMAGES_EACH, FEWEST = 10, 30
-"""Images to a prototype in small sets, and the fewest prototypes (ours)."""
+IMAGES_EACH, FEWEST = 100, 30
+"""Images to a prototype in small sets, and the fewest prototypes (ours). Lightly's benchmark has 512
+prototypes for the 50,000 images of CIFAR-10."""
 
 
 class SwAVOptions(MultiCropOptions):
@@ -51,8 +52,8 @@ class SwAVOptions(MultiCropOptions):
     out: int = Field(128, ge=2)
     """Features that are compared with prototypes."""
     prototypes: int | None = Field(None, ge=2)
-    """Clusters: when not given, the published 3,000, or a tenth of the images where that is less,
-    and at least 30 (ours)."""
+    """Clusters: when not given, the published 3,000, or one for 100 images where that is less, and
+    at least 30 (ours)."""
     temperature: float = Field(0.1, gt=0)
     """What cosines are divided by in the prediction."""
     epsilon: float = Field(0.05, ge=0.025)
