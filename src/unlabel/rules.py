@@ -32,6 +32,8 @@ PROCESSOR_SIDE = 128
 LARS_FROM = 1024
 """Images a step from which LARS is used where a method's recipe has it: its trust ratio is meant
 for thousands (BYOL, SimCLR: 4,096)."""
+STRONG_COLOURS = ("simclr", "swav")
+"""Recipes with twice the jitter of the others."""
 SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.12, "betas": (0.9, 0.999), "weight_decay": 5e-4}
 """In its place for ResNets: the rate at 256 images and the decay of Lightly's CIFAR-10 benchmark
 (0.06 at 128 images, 5e-4)."""
@@ -81,9 +83,10 @@ def choose(
         _adapt(pick, method, name, size, batch, machine)
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
     pick("workers", *_workers(machine))
+    drop_path = 0.0 if name.startswith("resnet") else method.drop_path  # the papers' transformers'
     recipe = {
         "data": str(store.path.resolve()),
-        "model": {"in_chans": store.info.channels, "drop_path": method.drop_path},
+        "model": {"in_chans": store.info.channels, "drop_path": drop_path},
         "optim": method.recipe.model_dump(),
     }
     settings = {key: value for key, value in pick.settings.items() if key != "epochs"}
@@ -135,6 +138,8 @@ def _adapt(
             pick(key, value, "for short runs on small images")
     if issubclass(method.Options, ViewOptions) and size <= SMALL:
         pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
+        if method.Options.model_fields["colours"].default in STRONG_COLOURS:
+            pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
     if method.recipe.optimizer != "lars" or (convolutional and batch >= LARS_FROM):
         return
     why = (
