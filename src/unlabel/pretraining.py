@@ -13,6 +13,7 @@ from unlabel.asked import AUTO, merged, without_auto
 from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
+from unlabel.data.ingest_report import REPORT, IngestReport
 from unlabel.data.store import Store
 from unlabel.data.views import used_layers
 from unlabel.errors import DataError, InputMissing, UsageError
@@ -24,6 +25,7 @@ from unlabel.rules import Choice, choose
 from unlabel.terminal import Bar, console, print_settings, print_verdict
 from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
+from unlabel.training.exported import load_exported
 from unlabel.training.loop import best_step, train
 from unlabel.training.run import Run
 from unlabel.training.setup import build, processes, split_store
@@ -47,7 +49,7 @@ def start_run(
         overwrite: replace the run in ``out``.
     """
     wanted = merged(asked, recipe)
-    store = open_or_ingest(data or _recipe_data(wanted), wanted.get("model.image_size"))
+    store = _images(data or _recipe_data(wanted), wanted.get("model.image_size"))
     wanted.pop("data", None)
     tune = recipe is None
     choice = choose(store, this_machine(), without_auto(wanted), tune=tune)
@@ -57,6 +59,16 @@ def start_run(
     if processes().is_main_process:
         print_settings(run, asked if recipe is None else {"recipe": recipe, **asked})
     return _train_and_finish(run)
+
+
+def _images(sources: Sequence[str], image_size: int | None) -> Store:
+    """The store of the sources; of plain ones it is told what became of them."""
+    store = open_or_ingest(sources, image_size)
+    report = None if store.path in map(Path, sources) else IngestReport.read(store.path)
+    if report is not None and processes().is_main_process:
+        why = f" Why: {store.path / REPORT}" if report.refused else ""
+        console.print(report.count() + why, markup=False)
+    return store
 
 
 def continue_run(run: Run) -> Run:
@@ -83,7 +95,7 @@ def load_backbone(run: Run) -> Backbone:
 
     Those of the last checkpoint, or of the one with the best held-out loss where the verdict is
     overfitting; averaged over the run where it kept an average, and a teacher's where that is what
-    the method exports.
+    the method exports. Its ``mean`` and ``std`` are those of the pixels that it learnt from.
 
     Raises:
         InputMissing: the run has no checkpoint yet.
@@ -96,20 +108,17 @@ def load_backbone(run: Run) -> Backbone:
     verdict = run.read_json("verdict.json") or {}
     best = checkpoint.path_of(run.checkpoints, best_step(run))
     chosen = best if verdict.get("state") == "overfitting" and best.is_dir() else newest
-    learnt_from, _ = split_store(run.config)
-    method = build(run.config, learnt_from)
-    checkpoint.load(chosen, method)
-    return method.exported.eval()
+    return load_exported(chosen)
 
 
 def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) -> Path:
     """Write the run's backbone as a folder that timm loads."""
-    info = Store.open(run.config.data).info
+    backbone = load_backbone(run)
     return export_backbone(
-        load_backbone(run),
+        backbone,
         out or run.path / "export",
-        mean=info.mean,
-        std=info.std,
+        mean=backbone.mean or (),
+        std=backbone.std or (),
         notes={"run": run.path.name, "method": run.config.method, "steps": run.config.steps},
         overwrite=overwrite,
     )

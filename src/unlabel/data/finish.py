@@ -16,12 +16,11 @@ import numpy as np
 from unlabel.atomic import discard, publish, write_text_atomic
 from unlabel.data.duplicates import find_pairs, names_of, overlap, repeats
 from unlabel.data.encode import Plan
-from unlabel.data.ingest_report import IngestReport, Rows
+from unlabel.data.ingest_report import REPORT, IngestReport, Rows
 from unlabel.data.layers import is_layer_file
 from unlabel.data.parts import copy_part
 from unlabel.data.store import INFO, MANIFEST, Store, StoreFiles, StoreInfo
 
-REPORT = "report.json"
 KEPT = "kept"
 """Folder of the parts without duplicates, below those with."""
 
@@ -43,10 +42,13 @@ def finish(
         others: stores to look in for the same images.
     """
     notes = [json.loads(path.read_text()) for path in sorted(work.glob("note-*.json"))]
+    unusable = [*refused, *(tuple(row) for note in notes for row in note["refused"])]
+    images = len(StoreFiles(work))
     report = IngestReport(
         store=str(out),
-        images=len(StoreFiles(work)),
-        refused=[*refused, *(tuple(row) for note in notes for row in note["refused"])],
+        found=images + len(unusable),
+        images=images,
+        refused=unusable,
         notes=[tuple(row) for note in notes for row in note["notes"]],
     )
     if not report.images:
@@ -55,7 +57,7 @@ def finish(
     store = _without_duplicates(Store(work, _info(work, plan, sums)), report, dedupe)
     if report.dropped:
         store = Store(store.path, _info(store.path, plan, sums))
-    report.images = len(store)
+    report.images, report.classes, report.splits = len(store), _classes(store), store.info.splits
     report.overlap = {str(other.path): overlap(store, other) for other in others}
     _describe(store, report)
     if out.exists():  # asked for by --overwrite, and known to be a store
@@ -63,6 +65,14 @@ def finish(
     publish(store.path, out)
     _clear(work, out)
     return report
+
+
+def _classes(store: Store) -> dict[str, int]:
+    """Images of each class."""
+    if store.labels is None:
+        return {}
+    counts = np.bincount(store.labels[store.labels >= 0], minlength=len(store.info.classes))
+    return dict(zip(store.info.classes, counts.tolist(), strict=True))
 
 
 def _without_duplicates(store: Store, report: IngestReport, dedupe: bool) -> Store:

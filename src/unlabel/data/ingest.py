@@ -18,6 +18,7 @@ from unlabel.atomic import discard, write_text_atomic
 from unlabel.data.duplicates import overlap
 from unlabel.data.encode import Plan, read
 from unlabel.data.finish import finish, is_store_file
+from unlabel.data.folders import IMAGES
 from unlabel.data.ingest_report import IngestReport, Rows, by_reason
 from unlabel.data.items import Item
 from unlabel.data.labels import Labels, apply_labels
@@ -123,7 +124,8 @@ def _list(sources: Sequence[str | Path], labels: str) -> tuple[list[Item], Rows,
 def _nothing(sources: Sequence[str | Path], refused: Rows) -> str:
     where = ", ".join(str(source) for source in sources) or "no source"
     lines = "\n".join(by_reason(refused))
-    return f"No usable image was found in {where}." + (f" Refused:\n{lines}" if lines else "")
+    said = f"No usable image was found in {where}." + (f" Refused:\n{lines}\n" if lines else " ")
+    return f"{said}Read are {', '.join(sorted(IMAGES))}, .tar shards and stacks of .npy and .npz."
 
 
 def _plan(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from unlabel.config import Settings
 from unlabel.evaluation.finetune import FinetuneConfig
+from unlabel.evaluation.labels import ALL
 from unlabel.evaluation.linear_sgd import LinearSGDConfig
 
 Protocol = Literal["knn", "linear", "linear-sgd", "finetune"]
@@ -18,8 +19,8 @@ class EvaluationConfig(Settings):
 
     protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
     """Which to measure with; docs/evaluation.md has what each does."""
-    labels: tuple[str, ...] = ("1", "5", "20", "all")
-    """Labels to learn from: "5" a class, "10%", or "all"."""
+    labels: tuple[str, ...] = ("1%", "10%", "all")
+    """Labels to learn from: "5" a class, "10%", or "all" (which "100%" becomes)."""
     seeds: int = Field(3, ge=1)
     """Repetitions with other labels, heads and orders."""
     seeds_all: int = Field(1, ge=1)
@@ -37,3 +38,9 @@ class EvaluationConfig(Settings):
     """Images embedded at a time."""
     workers: int = Field(0, ge=0)
     """Processes that read images."""
+
+    @field_validator("labels")
+    @classmethod
+    def _one_spelling(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """All labels under one name, so that results of several evaluations stand together."""
+        return tuple(ALL[0] if size.strip().lower() in ALL else size for size in labels)
