@@ -35,8 +35,8 @@ from unlabel.methods.parts.soft_targets import match_other_crops
 PROTOTYPES = 3000
 """The published number of prototypes, for ImageNet-1k."""
 IMAGES_EACH, FEWEST = 100, 30
-"""Images to a prototype in small sets, and the fewest prototypes (ours). Lightly's benchmark has 512
-prototypes for the 50,000 images of CIFAR-10."""
+"""Images to a prototype in small sets, and the fewest prototypes (ours). Lightly's benchmark has
+512 prototypes for the 50,000 images of CIFAR-10."""
 
 
 class SwAVOptions(MultiCropOptions):
