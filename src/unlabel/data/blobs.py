@@ -25,7 +25,7 @@ class Blobs:
         self.starts = [0, *accumulate(len(chunk) for chunk in chunks)][:-1]
         buffers = [chunk.buffers() for chunk in chunks]
         self.offsets = [np.frombuffer(offsets, np.int64) for _, offsets, _ in buffers]
-        self.data = [memoryview(data).cast("B") for _, _, data in buffers]
+        self.data = [memoryview(data or b"").cast("B") for _, _, data in buffers]
 
     def __getitem__(self, row: int) -> memoryview:
         chunk = bisect_right(self.starts, row) - 1

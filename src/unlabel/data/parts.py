@@ -96,11 +96,11 @@ def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def write_arrow(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+def write_arrow(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> None:
     """Write one Arrow file: whole and on the disk, or not there."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        with pa.ipc.new_stream(file, SCHEMA) as writer:
+        with pa.ipc.new_stream(file, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
         file.flush()

@@ -1,0 +1,1 @@
+"""Foreground and segments of an image, one kind a file."""

@@ -1,0 +1,36 @@
+"""Images as saliency looks at them: small, with three channels of 8 bits."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from unlabel.data.store import Store
+
+SIDE = 256
+"""Longer side of images, and so of masks, in pixels."""
+
+
+def small_rgb(store: Store, index: int, side: int = SIDE) -> np.ndarray:
+    """Image ``index`` of a view, shrunk to a longer side of ``side``: uint8 (h, w, 3).
+
+    Channels other than three become their mean, and pixels of other types are stretched from their
+    least to their most.
+    """
+    longer = int(store.sizes[index].max())
+    shrink = next(by for by in (8, 4, 2, 1) if by <= max(1, longer // side))
+    image = store.image(index, shrink)
+    height, width = image.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+    if image.shape[2] != 3:
+        image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    return image if image.dtype == np.uint8 else _stretched(image)
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    low, high = float(image.min()), float(image.max())
+    unit = (image.astype(np.float64) - low) / (high - low if high > low else 1)
+    return np.rint(unit * 255).astype(np.uint8)
