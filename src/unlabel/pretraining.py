@@ -166,13 +166,17 @@ def _recipe_data(wanted: Mapping[str, Any]) -> list[str]:
 
 def _free_folder(store: Store, config: PretrainConfig) -> Path:
     """runs/NAME-METHOD, with a number after it where that is taken."""
-    name = re.sub(r"-[0-9a-f]{12}-[0-9]+-v[0-9]+$", "", store.path.resolve().name)
-    first = Path("runs") / f"{name}-{config.method}"
+    first = Path("runs") / f"{_name(store)}-{config.method}"
     folder, number = first, 1
     while folder.exists():
         number += 1
         folder = first.with_name(f"{first.name}-{number}")
     return folder
+
+
+def _name(store: Store) -> str:
+    """The store's name as people say it, without what makes it one in the cache."""
+    return re.sub(r"-[0-9a-f]{12}-[0-9]+-v[0-9]+$|\.store$", "", store.path.resolve().name)
 
 
 def _facts(store: Store, choice: Choice) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def _facts(store: Store, choice: Choice) -> dict[str, Any]:
         "reasons": reasons(choice.config, choice.reasons, machine, held_out),
         "environment": machine.as_dict(),
         "data": {
-            "name": store.path.name,
+            "name": _name(store),
             "images": len(learnt_from),
             "held_out": len(held_out),
             "classes": len(store.info.classes),

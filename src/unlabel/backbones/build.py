@@ -118,6 +118,28 @@ def build_backbone(config: ModelConfig) -> Backbone:
     return backbone
 
 
+def describe_backbone(backbone: Backbone) -> Arguments:
+    """What `rebuild_backbone` makes the same network of, fit for JSON."""
+    names = ("architecture", "model_args", "image_size", "enlarge")
+    return {name: getattr(backbone, name) for name in names}
+
+
+def rebuild_backbone(description: Arguments) -> Backbone:
+    """The network that `describe_backbone` described, with random weights.
+
+    Nothing is read: what it once started from need not be there. It has no stochastic depth.
+    """
+    architecture, arguments = description["architecture"], description["model_args"]
+    family = _family(architecture)
+    net: Any = timm.create_model(architecture, **arguments)
+    if family is ResNet:
+        backbone: Backbone = ResNet(net, description["image_size"], description["enlarge"])
+    else:
+        backbone = family(net)
+    backbone.architecture, backbone.model_args = architecture, arguments
+    return backbone
+
+
 def family_of(config: ModelConfig) -> type[Backbone]:
     """How the network that ``config`` names would be read; nothing is built.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -138,25 +139,66 @@ def load(
         DataError: the checkpoint is damaged or is none.
         ConfigError: it belongs to another model or optimiser; the differences are listed.
     """
-    if problem := mismatch(path):
-        raise DataError(f"Checkpoint {path} cannot be used: {problem}. Resume from another one.")
-    try:
+    _refuse_damaged(path)
+    with _reading(path):
         saved = json.loads((path / STATE).read_text(encoding="utf-8"))
-        weights = load_file(path / MODEL)
-        if lines := differences(weights, model.state_dict(), same_type=True):
-            raise ConfigError(
-                f"The model saved in {path} is not this run's:\n"
-                + "\n".join(lines)
-                + "\nResume with the settings that the run began with."
-            )
-        model.load_state_dict(weights)
+        _fill(model, load_file(path / MODEL), path)
         if optimizer is not None:
             names = parameter_names(model) if names is None else names
             tensors = load_file(path / OPTIMIZER)
             _restore_optimizer(path, optimizer, names, tensors, saved["optimizer"])
         return {**saved["state"], "step": saved["step"]}
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The ``state`` given to ``save``, and ``"step"``; no tensor is read or verified.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _reading(path):
+        saved = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return {**saved["state"], "step": saved["step"]}
+
+
+def load_part(path: Path, part: nn.Module, name: str) -> None:
+    """Restore the sub-module of the saved model that had this ``name`` there, and nothing else.
+
+    Raises:
+        DataError: the checkpoint is damaged or is none.
+        ConfigError: ``part`` has other tensors; the differences are listed.
+    """
+    _refuse_damaged(path)
+    prefix = f"{name}."
+    with _reading(path), safe_open(path / MODEL, framework="pt") as file:
+        found = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+        weights = {key.removeprefix(prefix): file.get_tensor(key) for key in found}
+        _fill(part, weights, path)
+
+
+def _refuse_damaged(path: Path) -> None:
+    if problem := mismatch(path):
+        raise DataError(f"Checkpoint {path} cannot be used: {problem}. Resume from another one.")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a checkpoint into a DataError that names it."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"Checkpoint {path} cannot be read: {error!r}.") from error
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load ``weights``, every one of them and of the same type, or say what does not fit."""
+    if lines := differences(weights, model.state_dict(), same_type=True):
+        raise ConfigError(
+            f"The model saved in {path} is not this run's:\n"
+            + "\n".join(lines)
+            + "\nResume with the settings that the run began with."
+        )
+    model.load_state_dict(weights)
 
 
 def prune(folder: Path, keep: Collection[Path]) -> None:

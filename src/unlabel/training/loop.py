@@ -19,6 +19,7 @@ from unlabel.data.loader import stream
 from unlabel.errors import DataError, OutOfMemory, Preempted
 from unlabel.methods.base import Losses, Progress
 from unlabel.training import checkpoint
+from unlabel.training.exported import exported_state
 from unlabel.training.lock import sole_trainer
 from unlabel.training.optim import set_learning_rate, set_weight_decay
 from unlabel.training.recorder import Recorder
@@ -171,7 +172,7 @@ def _save(run: Run, training: Training, done: int) -> None:
             training.method.state_dict(),
             training.optimizer,
             training.names,
-            {"step": done},
+            exported_state(training.method, training.batches.store.info),
         )
         best = best_step(run)
         keep = {checkpoint.path_of(run.checkpoints, step) for step in (done, best)}
@@ -205,13 +206,14 @@ def _seed(seed: int, step: int, rank: int) -> None:
 
 
 def _stopped(number: int | None, run: Run, done: int) -> Preempted | KeyboardInterrupt:
-    if number == signal.SIGINT:
-        return KeyboardInterrupt(f"stopped after step {done}; --resume {run.path} continues")
-    name = signal.Signals(number).name if number else "Another process's signal"
-    return Preempted(
-        f"{name} received: saved after step {done} of {run.config.steps}. "
+    saved = (
+        f"saved after step {done} of {run.config.steps}. "
         f"Continue with: unlabel pretrain --resume {run.path}"
     )
+    if number == signal.SIGINT:
+        return KeyboardInterrupt(f"Stopped, and {saved}")
+    name = signal.Signals(number).name if number else "Another process's signal"
+    return Preempted(f"{name} received: {saved}")
 
 
 def _out_of_memory(run: Run, error: Exception) -> OutOfMemory:
