@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import yaml
 
 from conftest import small_settings
 from unlabel.cli import run
+from unlabel.terminal import Bar
 from unlabel.training.run import Run
 
 
@@ -227,3 +230,31 @@ def test_embed_makes_the_folder_it_writes_to(finished: Path, tmp_path: Path, sha
     out = tmp_path / "new" / "vectors.parquet"
     assert run(["embed", str(finished), str(shapes_store), "--out", str(out)]) == 0
     assert out.is_file()
+
+
+def test_ctrl_c_says_how_to_continue_and_ends_with_its_code(
+    tmp_path: Path, recipe: Path, shapes_store: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    step = Bar.watch
+
+    def interrupt(self: Bar, done: int, *figures: float) -> None:
+        step(self, done, *figures)
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Bar, "watch", interrupt)
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(shapes_store), "--recipe", str(recipe), "--out", str(out)]
+    assert run(arguments) == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert "saved after step 5 of 12" in said
+    assert f"unlabel pretrain --resume {out}" in said
+    monkeypatch.undo()
+    assert run(["pretrain", "--resume", str(out)]) == 0
+    assert "Continuing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "evaluate", "ingest"])
+def test_a_usage_error_points_to_the_verbs_own_help(verb: str, capsys):
+    assert run([verb, "--bogus"]) == 2
+    assert f"Try: unlabel {verb} --help" in capsys.readouterr().err

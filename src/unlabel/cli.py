@@ -25,6 +25,7 @@ app = App(
     help="Pre-train vision backbones on your own unlabelled images, and measure what it brought.",
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for verb in (
     api.pretrain,

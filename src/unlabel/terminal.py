@@ -39,9 +39,12 @@ def print_settings(run: Run, asked: Mapping[str, Any]) -> None:
     else:
         console.print("Chosen for you, as nothing else was asked:")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    before = None
     for name, reason in facts["reasons"].items():
         if name not in asked:
-            table.add_row(escape(name), escape(reason))
+            value, _, why = reason.partition(": ")
+            table.add_row(escape(name), escape(f"{value}: likewise" if why == before else reason))
+            before = why
     console.print(table)
 
 
