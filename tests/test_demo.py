@@ -52,7 +52,9 @@ def test_the_demo_ends_with_a_network_that_clearly_beats_its_baselines(tmp_path:
     for other, protocol, labels in (
         ("untrained", "knn", "all"),
         ("untrained", "linear", "5"),
+        ("raw pixels", "linear", "5"),
         ("labels only", "finetune", "5"),
     ):
-        difference = results.difference("pre-trained (splitmask)", other, protocol, labels)
+        difference = results.difference("pre-trained (simclr)", other, protocol, labels)
         assert difference.clear
+    assert results.get("demo-splitmask (splitmask)", "linear", "5")

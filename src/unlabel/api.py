@@ -202,7 +202,7 @@ def evaluate(
     seeds
         Repetitions with other labels, orders and heads.
     compare
-        timm names or local weight files that stand beside the run.
+        Other runs, timm names or local weight files that stand beside the run.
     settings
         Any setting of docs/settings.md, as NAME=VALUE: finetune.steps=500, k=10. Repeat it.
     """

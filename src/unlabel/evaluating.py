@@ -48,8 +48,7 @@ def evaluate_run(
 def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:
     """The run's backbone first, then its honest baselines, then what else was named."""
     config = run.config
-    info = Store.open(config.data).info
-    trained = pretrained(load_backbone(run), mean=info.mean, std=info.std)
+    trained = _trained(run)
     start = config.model.model_copy(update={"drop_path": 0.0})
     found = {
         f"pre-trained ({config.method})": trained,
@@ -57,7 +56,19 @@ def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:
         "labels only": labels_only(start),
         "raw pixels": raw_pixels(trained.image_size),
     }
-    return found | {name: _other(name, config.model) for name in compare}
+    for name in compare:
+        if (Path(name) / "config.yaml").is_file():
+            other = Run.open(Path(name))
+            found[f"{other.path.name} ({other.config.method})"] = _trained(other)
+        else:
+            found[name] = _other(name, config.model)
+    return found
+
+
+def _trained(run: Run) -> Subject:
+    """A run's backbone, with the statistics of the images that it learnt from."""
+    info = Store.open(run.config.data).info
+    return pretrained(load_backbone(run), mean=info.mean, std=info.std)
 
 
 def _other(name: str, model: ModelConfig) -> Subject:
@@ -83,7 +94,7 @@ def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = 
             f"{run.path} was trained on images of {info.channels} channels; these have "
             f"{store.info.channels}."
         )
-    subject = pretrained(load_backbone(run), mean=info.mean, std=info.std)
+    subject = _trained(run)
     images = Images(store, subject.image_size)
     vectors = (
         extract(subject, images, mean=info.mean, std=info.std, device=this_machine().device)
