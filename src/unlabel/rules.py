@@ -32,6 +32,8 @@ PROCESSOR_SIDE = 128
 LARS_FROM = 1024
 """Images a step from which LARS is used where a method's recipe has it: its trust ratio is meant
 for thousands (BYOL, SimCLR: 4,096)."""
+SMALL_CROP = 0.2
+"""Least share of a small image that a large crop covers (MoCo v3's for ResNets)."""
 STRONG_COLOURS = ("simclr", "swav")
 """Recipes with twice the jitter of the others."""
 SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.12, "betas": (0.9, 0.999), "weight_decay": 5e-4}
@@ -138,6 +140,8 @@ def _adapt(
             pick(key, value, "for short runs on small images")
     if issubclass(method.Options, ViewOptions) and size <= SMALL:
         pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
+        if method.Options.model_fields["scale"].default[0] < SMALL_CROP:
+            pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
         if method.Options.model_fields["colours"].default in STRONG_COLOURS:
             pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
     if method.recipe.optimizer != "lars" or (convolutional and batch >= LARS_FROM):
