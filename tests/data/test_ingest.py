@@ -157,9 +157,25 @@ def test_duplicates_are_reported_and_dropped(tmp_path):
     assert (report.exact, report.near) == (kept.exact, kept.near)
     store = Store.open(tmp_path / "once")
     assert store.names() == [f"{i:02d}.png" for i in range(40)]
-    for i, name in enumerate(store.names()):
-        np.testing.assert_array_equal(store.image(i), np.asarray(Image.open(root / name)))
+    pixels = [np.asarray(Image.open(root / name)) for name in store.names()]
+    for i, picture in enumerate(pixels):
+        np.testing.assert_array_equal(store.image(i), picture)
+    np.testing.assert_allclose(store.info.mean, np.mean(pixels, (0, 1, 2)) / 255, atol=1e-6)
+    np.testing.assert_allclose(store.info.std, np.std(pixels, (0, 1, 2)) / 255, atol=1e-6)
     assert sorted(os.listdir(tmp_path)) == ["all", "in", "once"]
+
+
+def test_what_is_dropped_counts_for_nothing(tmp_path):
+    """Nine equal white pictures beside a small black one."""
+    root = tmp_path / "in"
+    root.mkdir()
+    for i in range(9):
+        Image.new("RGB", (200, 100), "white").save(root / f"white {i}.png")
+    Image.new("RGB", (40, 30)).save(root / "black.png")
+    ingest([root], tmp_path / "store", dedupe=True, workers=1, progress=False)
+    info = Store.open(tmp_path / "store").info
+    assert (info.images, info.min_side, info.median_side) == (2, 30, 65)
+    np.testing.assert_allclose(info.mean, 20_000 / 21_200, atol=1e-6)
 
 
 def test_images_in_another_store_are_named(tmp_path):

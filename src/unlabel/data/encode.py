@@ -34,8 +34,10 @@ SCHEMA = pa.schema(
         "hash": pa.uint64(),
         "sketch": pa.uint64(),
         "thumbnail": pa.binary(THUMBNAIL**2),
+        "moments": pa.list_(pa.float64()),
     }
 )
+"""``moments`` are an image's pixel count, sum and sum of squares, a value a channel each."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Encoder:
         self.plan = plan
         self.position = {name: i for i, name in enumerate(plan.classes)}
 
-    def row(self, item: Item, found: Decoded) -> tuple[dict[str, Any], np.ndarray]:
-        """The row of one decoded item, and its pixels as stored.
+    def row(self, item: Item, found: Decoded) -> dict[str, Any]:
+        """The row of one decoded item.
 
         Raises:
             Refused: it is not of the store's kind.
@@ -98,7 +100,8 @@ class Encoder:
             "hash": int.from_bytes(content.digest()[:8], "big"),
             "sketch": mark,
             "thumbnail": thumbnail.tobytes(),
-        }, pixels
+            "moments": moments(pixels),
+        }
 
     def _encode(self, found: Decoded) -> tuple[int, bytes, np.ndarray]:
         """Bytes to store: what is small, or not a photograph, without loss."""
@@ -124,3 +127,20 @@ def shrink(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return small.reshape(size[1], size[0], channels)
+
+
+def moments(pixels: np.ndarray) -> np.ndarray:
+    """Count, sum and sum of squares of the pixels (H, W, C), thinned out where there are many.
+
+    Integers count as shares of their largest value.
+
+    Returns:
+        float64 (3 * C,).
+    """
+    step = max(1, min(pixels.shape[:2]) // 64)
+    values = pixels[::step, ::step].reshape(-1, pixels.shape[2]).astype(np.float64)
+    if pixels.dtype != np.float32:
+        values /= np.iinfo(pixels.dtype).max
+    return np.concatenate(
+        [np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)]
+    )

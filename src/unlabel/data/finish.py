@@ -53,10 +53,9 @@ def finish(
     )
     if not report.images:
         return report
-    sums = np.sum([note["moments"] for note in notes], axis=0)
-    store = _without_duplicates(Store(work, _info(work, plan, sums)), report, dedupe)
+    store = _without_duplicates(Store(work, _info(work, plan)), report, dedupe)
     if report.dropped:
-        store = Store(store.path, _info(store.path, plan, sums))
+        store = Store(store.path, _info(store.path, plan))
     report.images, report.classes, report.splits = len(store), _classes(store), store.info.splits
     report.overlap = {str(other.path): overlap(store, other) for other in others}
     _describe(store, report)
@@ -94,14 +93,12 @@ def _without_duplicates(store: Store, report: IngestReport, dedupe: bool) -> Sto
     return Store(kept, store.info)
 
 
-def _info(folder: Path, plan: Plan, sums: np.ndarray) -> StoreInfo:
-    """Facts of the whole store, from its parts and the sums of all pixels that were read."""
+def _info(folder: Path, plan: Plan) -> StoreInfo:
+    """Facts of the whole store, from its parts."""
     files = StoreFiles(folder)
     labels, splits = files.column("label"), files.values("split")
     short = files.sizes.min(axis=1)
-    count, total, squares = sums
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean, std = _mean_and_std(files, plan.channels)
     digest = hashlib.sha256(json.dumps([plan.short_side, plan.classes, splits]).encode())
     for column in (files.column("hash"), labels, files.sizes):
         digest.update(column.tobytes())
@@ -117,6 +114,15 @@ def _info(folder: Path, plan: Plan, sums: np.ndarray) -> StoreInfo:
         std=tuple(round(max(float(s), 1e-3), 6) for s in std),
         fingerprint=digest.hexdigest()[:16],
     )
+
+
+def _mean_and_std(files: StoreFiles, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of all pixels that were measured, (C,) each; a part at a time."""
+    parts = (table.column("moments").combine_chunks().flatten() for table in files.tables)
+    sums = [part.to_numpy().reshape(-1, 3, channels).sum(axis=0) for part in parts]
+    count, total, squares = np.sum(sums, axis=0)
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def _describe(store: Store, report: IngestReport) -> None:

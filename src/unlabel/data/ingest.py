@@ -33,7 +33,7 @@ __all__ = ["IngestReport", "ingest", "overlap"]
 
 SAMPLE = 32
 """Images, spread over all, whose commonest kind (channels, type) becomes the store's."""
-FORMAT = 1
+FORMAT = 2
 """Of the store; parts of another format are not continued."""
 
 _JOURNAL = "journal.json"

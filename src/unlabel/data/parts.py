@@ -1,7 +1,7 @@
 """The parts of a store, each written by one process and counted when its note is there.
 
-A part is an Arrow file of several chunks and a note of what was refused and measured. The note
-comes last, so an interrupted ingest finds which parts are finished.
+A part is an Arrow file of several chunks and a note of what was refused. The note comes
+last, so an interrupted ingest finds which parts are finished.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def write_parts(work: Path, parts: list[Part], plan: Plan, workers: int, progres
 def write_part(work: Path, plan: Plan, part: Part) -> int:
     """Decode and write one part; its note, which makes it count, comes last."""
     number, items = part
-    note = _Note(plan.channels)
+    note = _Note()
     write_arrow(work / f"part-{number:05d}.arrow", _batches(items, Encoder(plan), note))
-    write_text_atomic(note_of(work, number), note.as_json())
+    write_text_atomic(note_of(work, number), json.dumps(asdict(note)))
     return len(items)
 
 
@@ -75,13 +76,12 @@ def _batches(items: list[Item], encoder: Encoder, note: _Note) -> Iterator[pa.Re
     for item in items:
         try:
             found = read(item, encoder.plan.megapixels)
-            row, pixels = encoder.row(item, found)
+            row = encoder.row(item, found)
         except Refused as refusal:
             note.refused.append((item.name, str(refusal)))
             continue
         if found.note:
             note.notes.append((item.name, found.note))
-        note.add(pixels)
         rows.append(row)
         size += len(row["image"])
         if size >= CHUNK_BYTES:
@@ -114,24 +114,9 @@ def copy_part(table: pa.Table, target: Path, keep: np.ndarray) -> None:
     write_arrow(target, (batch for batch in kept.to_batches() if len(batch)))
 
 
+@dataclass
 class _Note:
-    """What is known of a part: refusals, remarks, and sums of its pixels for mean and spread."""
+    """What is known of a part besides its rows: refusals and remarks, as (name, reason)."""
 
-    def __init__(self, channels: int) -> None:
-        self.refused: list[tuple[str, str]] = []
-        self.notes: list[tuple[str, str]] = []
-        self.sums = np.zeros((3, channels))
-
-    def add(self, pixels: np.ndarray) -> None:
-        """Count one image (H, W, C) in, thinned out where it is large."""
-        step = max(1, min(pixels.shape[:2]) // 64)
-        values = pixels[::step, ::step].reshape(-1, pixels.shape[2]).astype(np.float64)
-        if pixels.dtype != np.float32:
-            values /= np.iinfo(pixels.dtype).max
-        self.sums += [np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)]
-
-    def as_json(self) -> str:
-        """Everything as plain values."""
-        return json.dumps(
-            {"refused": self.refused, "notes": self.notes, "moments": self.sums.tolist()}
-        )
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
