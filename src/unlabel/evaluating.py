@@ -13,7 +13,7 @@ from unlabel.config import ModelConfig, validated
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.images import Images
 from unlabel.data.store import Store
-from unlabel.errors import DataError, OutputExists
+from unlabel.errors import DataError, InputMissing, OutputExists
 from unlabel.evaluation.evaluate import evaluate
 from unlabel.evaluation.features import extract
 from unlabel.evaluation.results import Results
@@ -22,7 +22,9 @@ from unlabel.evaluation.subjects import Subject, labels_only, pretrained, raw_pi
 from unlabel.machine import this_machine
 from unlabel.pretraining import load_backbone
 from unlabel.report.page import write_report
+from unlabel.terminal import console
 from unlabel.training.run import Run
+from unlabel.training.setup import split_store
 
 RESULTS = "results.json"
 
@@ -47,28 +49,36 @@ def evaluate_run(
 
 def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:
     """The run's backbone first, then its honest baselines, then what else was named."""
-    config = run.config
-    trained = _trained(run)
-    start = config.model.model_copy(update={"drop_path": 0.0})
+    backbone = load_backbone(run)
     found = {
-        f"pre-trained ({config.method})": trained,
-        "untrained": untrained(start, seed=config.seed),
-        "labels only": labels_only(start),
-        "raw pixels": raw_pixels(trained.image_size),
+        f"pre-trained ({run.config.method})": pretrained(backbone, _learnt_from(run)),
+        "untrained": untrained(backbone, seed=run.config.seed),
+        "labels only": labels_only(backbone),
+        "raw pixels": raw_pixels(backbone.image_size),
     }
     for name in compare:
         if (Path(name) / "config.yaml").is_file():
             other = Run.open(Path(name))
-            found[f"{other.path.name} ({other.config.method})"] = _trained(other)
+            named = f"{other.path.name} ({other.config.method})"
+            found[named] = pretrained(load_backbone(other), _learnt_from(other))
         else:
-            found[name] = _other(name, config.model)
+            found[name] = _other(name, run.config.model)
     return found
 
 
-def _trained(run: Run) -> Subject:
-    """A run's backbone, with the statistics of the images that it learnt from."""
-    info = Store.open(run.config.data).info
-    return pretrained(load_backbone(run), mean=info.mean, std=info.std)
+def _learnt_from(run: Run) -> Store | None:
+    """The images that a run learnt from; with a notice ``None`` if they are no longer there."""
+    began_with = run.facts.get("data", {}).get("fingerprint")
+    try:
+        if began_with in (None, Store.open(run.config.data).fingerprint):
+            return split_store(run.config)[0]
+    except (InputMissing, DataError):
+        pass
+    console.print(
+        f"Whether test images are among those that {run.path} learnt from is not known: "
+        f"{run.config.data} no longer holds them."
+    )
+    return None
 
 
 def _other(name: str, model: ModelConfig) -> Subject:
@@ -78,8 +88,7 @@ def _other(name: str, model: ModelConfig) -> Subject:
     else:
         weights = None if name.startswith("local-dir:") else "timm"
         other = validated(ModelConfig, {"name": name, "weights": weights}, name)
-    backbone = build_backbone(other)
-    return pretrained(backbone, mean=backbone.mean, std=backbone.std)
+    return pretrained(build_backbone(other))
 
 
 def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = False) -> Path:
@@ -88,20 +97,18 @@ def embed_images(run: Run, data: Sequence[str], out: Path, *, overwrite: bool = 
         raise OutputExists(f"{out} is there already. Choose another --out, or add --overwrite.")
     out.parent.mkdir(parents=True, exist_ok=True)
     store = open_or_ingest(data)
-    info = Store.open(run.config.data).info
-    if store.info.channels != info.channels:
+    backbone, info = load_backbone(run), store.info
+    if info.channels != backbone.in_chans:
         raise DataError(
-            f"{run.path} was trained on images of {info.channels} channels; these have "
-            f"{store.info.channels}."
+            f"{run.path} was trained on images of {backbone.in_chans} channels; these have "
+            f"{info.channels}."
         )
-    subject = _trained(run)
-    images = Images(store, subject.image_size)
-    vectors = (
-        extract(subject, images, mean=info.mean, std=info.std, device=this_machine().device)
-        .cpu()
-        .numpy()
+    images = Images(store, backbone.image_size)
+    features = extract(
+        pretrained(backbone), images, mean=info.mean, std=info.std, device=this_machine().device
     )
-    classes, labels = store.info.classes, store.labels
+    vectors = features.cpu().numpy()
+    classes, labels = info.classes, store.labels
     named = [None if i < 0 else classes[i] for i in labels] if labels is not None else None
     table = pa.table(
         {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tiny_network import network
 
-from unlabel.config import ModelConfig
 from unlabel.data.ingest import ingest
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
@@ -20,17 +20,10 @@ from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.subjects import (
     labels_only,
     pretrained,
-    random_network,
     raw_pixels,
     untrained,
 )
 
-TINY = ModelConfig(
-    name="vit_nano",
-    image_size=16,
-    patch_size=4,
-    arguments={"embed_dim": 32, "depth": 2, "num_heads": 2},
-)
 QUICK = EvaluationConfig(
     labels=("2", "all"),
     seeds=2,
@@ -65,9 +58,9 @@ def shapes(shapes_store):
 
 def everyone():
     return {
-        "pre-trained": pretrained(random_network(TINY, 7)),
-        "untrained": untrained(TINY),
-        "labels only": labels_only(TINY),
+        "pre-trained": pretrained(network(seed=7)),
+        "untrained": untrained(network()),
+        "labels only": labels_only(network()),
         "raw pixels": raw_pixels(16),
     }
 
@@ -91,7 +84,7 @@ def test_every_subject_by_every_protocol_that_it_takes_part_in(shapes):
 
 def test_the_sgd_probe_and_repeated_full_fine_tuning_can_be_asked_for(shapes):
     settings = QUICK.model_copy(update={"protocols": ("linear-sgd", "finetune"), "seeds_all": 2})
-    results = evaluate({"x": pretrained(random_network(TINY, 7))}, shapes, settings=settings)
+    results = evaluate({"x": pretrained(network(seed=7))}, shapes, settings=settings)
     assert {r.protocol for r in results} == {"linear-sgd", "finetune"}
     assert results.get("x", "finetune", "all").seeds == 2
 
@@ -111,7 +104,7 @@ def test_features_are_computed_once_a_set(shapes, monkeypatch):
     original = trial.extract
     monkeypatch.setattr(trial, "extract", lambda *a, **k: calls.append(1) or original(*a, **k))
     settings = EvaluationConfig(protocols=("knn", "linear"), labels=("1", "2", "all"))
-    evaluate({"untrained": untrained(TINY)}, shapes, settings=settings, progress=False)
+    evaluate({"untrained": untrained(network())}, shapes, settings=settings, progress=False)
     assert len(calls) == 2
 
 
@@ -125,7 +118,7 @@ def test_only_images_that_some_subset_uses_are_embedded(shapes, monkeypatch):
 
     monkeypatch.setattr(features, "embed_all", counted)
     settings = EvaluationConfig(protocols=("knn",), labels=("1",), seeds=2)
-    evaluate({"untrained": untrained(TINY)}, shapes, settings=settings, progress=False)
+    evaluate({"untrained": untrained(network())}, shapes, settings=settings, progress=False)
     assert sizes[0] <= 12
 
 
@@ -171,14 +164,14 @@ def test_no_batch_ever_holds_a_test_image(shapes, monkeypatch):
 
     monkeypatch.setattr(Batches, "__getitem__", spied)
     settings = QUICK.model_copy(update={"protocols": ("finetune", "linear-sgd")})
-    evaluate({"x": pretrained(random_network(TINY, 0))}, shapes, settings=settings, progress=False)
+    evaluate({"x": pretrained(network())}, shapes, settings=settings, progress=False)
     sets = LabelledSets.of(shapes, None, 0)
     assert seen
     assert not seen & set(sets.test.ids.tolist())
 
 
 def test_fine_tuning_starts_anew_with_every_seed(shapes):
-    backbone = random_network(TINY, 0)
+    backbone = network()
     before = {name: p.clone() for name, p in backbone.named_parameters()}
     evaluate({"x": pretrained(backbone)}, shapes, settings=QUICK, progress=False)
     assert all(torch.equal(p, before[name]) for name, p in backbone.named_parameters())
@@ -213,7 +206,7 @@ def test_other_channels_are_refused(tmp_path, shapes):
         np.arange(8) % 2,
     )
     with pytest.raises(DataError, match="takes 3 channels, and the images have 6"):
-        evaluate({"x": untrained(TINY)}, six, progress=False)
+        evaluate({"x": untrained(network())}, six, progress=False)
     with pytest.raises(DataError, match="6 channels of uint8, test images 3"):
         LabelledSets.of(six, shapes, 0)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from timm.layers import DropPath
+from tiny_network import network
 from torch import nn
 
 from unlabel.config import ModelConfig, OptimConfig
@@ -20,15 +21,8 @@ from unlabel.evaluation.finetune import (
 )
 from unlabel.evaluation.linear import LinearProbe
 from unlabel.evaluation.linear_sgd import LinearSGDConfig, probe_sgd
-from unlabel.evaluation.subjects import random_network
 from unlabel.training.optim import build_optimizer
 
-TINY = ModelConfig(
-    name="vit_nano",
-    image_size=16,
-    patch_size=4,
-    arguments={"embed_dim": 32, "depth": 2, "num_heads": 2},
-)
 PIXELS = {"mean": (0.2, 0.2, 0.2), "std": (0.3, 0.3, 0.3)}
 
 
@@ -48,7 +42,7 @@ def test_training_from_scratch_learns_an_easy_set(halves):
     settings = FinetuneConfig(
         steps=150, batch_size=32, scratch_lr=8e-2, scale=(0.8, 1), flip=0, drop_path=0
     )
-    trained = finetune(random_network(TINY, 0), train, settings, scratch=True, **PIXELS)
+    trained = finetune(network(), train, settings, scratch=True, **PIXELS)
     assert accuracy(trained, train) > 0.9
     assert accuracy(trained, test) > 0.7
 
@@ -57,7 +51,7 @@ def test_repeats_bit_for_bit_and_leaves_the_generators_alone(halves):
     settings = FinetuneConfig(steps=3, batch_size=8, mixup=0.8, cutmix=1.0)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
     a, b, c = (
-        finetune(random_network(TINY, 0), halves[0], settings, seed=seed, **PIXELS).state_dict()
+        finetune(network(), halves[0], settings, seed=seed, **PIXELS).state_dict()
         for seed in (0, 0, 1)
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -69,7 +63,7 @@ def test_repeats_bit_for_bit_and_leaves_the_generators_alone(halves):
 def test_the_head_starts_from_the_probe(halves):
     probe = LinearProbe(torch.randn(6, 32), torch.randn(6), 0.1)
     settings = FinetuneConfig(steps=1, batch_size=4, lr=1e-9)
-    tuned = finetune(random_network(TINY, 0), halves[0], settings, probe=probe, **PIXELS)
+    tuned = finetune(network(), halves[0], settings, probe=probe, **PIXELS)
     torch.testing.assert_close(tuned.head.weight, probe.weight, atol=1e-6, rtol=0)
     torch.testing.assert_close(tuned.head.bias, probe.bias, atol=1e-6, rtol=0)
 
@@ -78,7 +72,7 @@ def test_the_head_starts_from_the_probe(halves):
 def test_every_family_trains_and_all_its_weights_move(halves, name):
     size = 64 if name.startswith("swin") else 16
     model = ModelConfig(name=name, image_size=size, patch_size=None)
-    backbone = random_network(model, 0)
+    backbone = network(model, 0)
     before = {name: p.clone() for name, p in backbone.named_parameters()}
     finetune(backbone, halves[0], FinetuneConfig(steps=2, batch_size=4, lr=0.1), **PIXELS)
     same = [name for name, p in backbone.named_parameters() if torch.equal(p, before[name])]
@@ -86,7 +80,7 @@ def test_every_family_trains_and_all_its_weights_move(halves, name):
 
 
 def test_a_classifier_learns_at_the_full_rate_above_blocks_that_do_not():
-    classifier = Classifier(random_network(TINY, 0), 6, **PIXELS)
+    classifier = Classifier(network(), 6, **PIXELS)
     groups = build_optimizer(classifier, OptimConfig(layer_decay=0.5)).param_groups
     rate = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     rates = {name: rate[id(p)] for name, p in classifier.named_parameters()}
@@ -107,7 +101,7 @@ def test_the_budget_follows_its_rule():
 
 @pytest.mark.parametrize("name", ["vit_nano", "resnet18"])
 def test_drop_path_rises_to_its_rate_and_keeps_the_weights(name):
-    backbone = random_network(ModelConfig(name=name, image_size=32), 0)
+    backbone = network(ModelConfig(name=name, image_size=32), 0)
     names = set(backbone.state_dict())
     set_drop_path(backbone.net, 0.3)
     rates = [m.drop_prob for m in backbone.modules() if isinstance(m, DropPath)]
@@ -123,13 +117,13 @@ def test_drop_path_rises_to_its_rate_and_keeps_the_weights(name):
 def test_the_sgd_probe_learns(halves):
     train, test = halves
     settings = LinearSGDConfig(epochs=150, lr=3.0, scale=(0.8, 1))
-    probe = probe_sgd(random_network(TINY, 0), train, settings, **PIXELS)
+    probe = probe_sgd(network(), train, settings, **PIXELS)
     assert accuracy(probe, train) > 0.5
     assert accuracy(probe, test) > 0.4
 
 
 def test_the_sgd_probe_leaves_weights_and_statistics_alone(halves):
-    backbone = random_network(ModelConfig(name="resnet18", image_size=16), 0)
+    backbone = network(ModelConfig(name="resnet18", image_size=16), 0)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     probe_sgd(backbone, halves[0], LinearSGDConfig(epochs=1), **PIXELS)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
@@ -143,7 +137,7 @@ def test_the_sgd_probe_takes_the_published_steps(halves, monkeypatch):
             rest, group=optimizer.param_groups[0], optim=optim, crops=crops
         ),
     )
-    probe_sgd(random_network(TINY, 0), halves[0], LinearSGDConfig(), **PIXELS)
+    probe_sgd(network(), halves[0], LinearSGDConfig(), **PIXELS)
     assert (seen["steps"], seen["batch_size"]) == (100, 48)
     assert (seen["optim"].lr, seen["optim"].warmup, seen["crops"].scale) == (0.3, 0, (0.08, 1))
     assert seen["group"]["nesterov"]

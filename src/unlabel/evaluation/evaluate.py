@@ -55,6 +55,7 @@ def evaluate(
     with _bar(sum(len(seeds) for *_, seeds in plan), progress) as advance:
         for name, subject in subjects.items():
             trial = Trial(subject, sets, settings, device)
+            seen = sets.seen_by(subject.learnt_from)
             for protocol, size, seeds in [kind[1:] for kind in plan if kind[0] == name]:
                 correct = []
                 for seed in seeds:
@@ -67,6 +68,7 @@ def evaluate(
                     (torch.stack(correct) == sets.truth).numpy(),
                     train_images=len(sets.subset(size, seeds[0])),
                     test=sets.test.fingerprint,
+                    seen=seen,
                     details=trial.details(protocol, len(sets.subset(size, seeds[0]))),
                 )
                 results.add(result)

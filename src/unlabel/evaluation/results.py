@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from unlabel.atomic import write_text_atomic
@@ -49,6 +50,8 @@ class Result:
     seeds: int
     test: str
     """Fingerprint of the test images: figures compare only where it is the same."""
+    seen: int | None = None
+    """Test images that the subject was pre-trained on, pixel for pixel; ``None`` if unknown."""
     details: dict[str, Any] = field(default_factory=dict)
     """Settings and side figures of the protocol."""
     correct: np.ndarray = field(default_factory=lambda: np.empty((0, 0), bool), repr=False)
@@ -64,6 +67,7 @@ class Result:
         *,
         train_images: int,
         test: str,
+        seen: int | None = None,
         details: dict[str, Any] | None = None,
     ) -> Result:
         """The result of ``correct``, bool (seeds, images)."""
@@ -79,6 +83,7 @@ class Result:
             train_images=train_images,
             seeds=correct.shape[0],
             test=test,
+            seen=seen,
             details=details or {},
             correct=correct,
         )
@@ -99,7 +104,8 @@ class Result:
         packed = np.frombuffer(base64.b64decode(values["correct"]), np.uint8)
         shape = values["seeds"], values["images"]
         correct = np.unpackbits(packed, count=shape[0] * shape[1]).astype(bool).reshape(shape)
-        return cls(**values | {"correct": correct})
+        seen = values.get("seen")
+        return cls(**values | {"correct": correct, "seen": None if seen is None else int(seen)})
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,15 @@ class Results:
         low, high = interval(scores)
         return Difference(better, worse, protocol, labels, float(scores.mean()), low, high)
 
+    def warnings(self) -> list[str]:
+        """A sentence for each subject that was pre-trained on images that it was measured on."""
+        leaks = dict.fromkeys((r.subject, r.seen, r.images, r.test) for r in self if r.seen)
+        return [
+            f"{subject} was pre-trained on {seen:,} of the {images:,} test images, so its figures "
+            "may flatter it. Pre-train without them: keep them in a folder named test."
+            for subject, seen, images, _ in leaks
+        ]
+
     def save(self, path: Path) -> None:
         """Write all as JSON, whole or not at all."""
         write_text_atomic(path, json.dumps([r.as_dict() for r in self], indent=1) + "\n")
@@ -218,7 +233,9 @@ class Results:
     def table(self, title: str = "Accuracy in %, with 95 % intervals") -> Table:
         """A table to print: a row for each protocol and number of labels, a column a subject."""
         subjects = list(dict.fromkeys(r.subject for r in self))
-        table = Table(title=title, caption="Labels: a class, or a share of them", box=SIMPLE_HEAD)
+        warnings = "".join(f"\nWarning: {warning}" for warning in self.warnings())
+        caption = f"Labels: a class, or a share of them{escape(warnings)}"
+        table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
         table.add_column("Protocol")
         table.add_column("Labels", justify="right")
         for subject in subjects:

@@ -65,6 +65,12 @@ class LabelledSets:
         """Whether ``size`` takes every label, whatever the seed."""
         return len(self.subset(size, 0)) == len(self.labels)
 
+    def seen_by(self, learnt_from: Store | None) -> int | None:
+        """Test images that are, pixel for pixel, in ``learnt_from``; ``None`` if it is unknown."""
+        if learnt_from is None:
+            return None
+        return int(np.isin(self.test.column("hash"), learnt_from.column("hash")).sum())
+
     def test_images(self, size: int, batch_size: int, workers: int) -> Images:
         """The test images at ``size`` pixels, kept between subjects where they are small."""
         if size not in self._images:

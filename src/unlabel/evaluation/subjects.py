@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from unlabel.backbones.base import Backbone
-from unlabel.backbones.build import build_backbone
-from unlabel.config import ModelConfig
-from unlabel.errors import UsageError
+from unlabel.backbones.build import describe_backbone, rebuild_backbone
+from unlabel.data.store import Store
 
 FROZEN = frozenset({"knn", "linear", "linear-sgd"})
 LARGEST_RAW = 64
@@ -31,6 +30,7 @@ class Subject:
         scratch: whether its weights are random, so that fine-tuning is training from scratch.
         mean: of its training pixels, a value a channel; the training store's when ``None``.
         std: likewise.
+        learnt_from: the images that it was pre-trained on, where they are known.
     """
 
     build: Callable[[int], Backbone] | None
@@ -40,18 +40,14 @@ class Subject:
     scratch: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    learnt_from: Store | None = None
 
 
-def pretrained(
-    backbone: Backbone,
-    *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-) -> Subject:
-    """A network as it is, by every protocol.
+def pretrained(backbone: Backbone, learnt_from: Store | None = None) -> Subject:
+    """A network as it is, by every protocol, with the mean and std that it knows.
 
-    Give the mean and standard deviation that it was trained with, where they are not those of the
-    labelled images.
+    With ``learnt_from``, the images that it was pre-trained on, results count the test images that
+    are among them.
     """
 
     def build(seed: int) -> Backbone:
@@ -62,14 +58,15 @@ def pretrained(
         FROZEN | {"finetune"},
         backbone.image_size,
         backbone.in_chans,
-        mean=mean,
-        std=std,
+        mean=backbone.mean,
+        std=backbone.std,
+        learnt_from=learnt_from,
     )
 
 
-def untrained(model: ModelConfig, *, seed: int = 0) -> Subject:
-    """The same network at random initialisation, frozen: what the architecture alone brings."""
-    network = random_network(model, seed)
+def untrained(like: Backbone, *, seed: int = 0) -> Subject:
+    """The network of ``like`` at random initialisation, frozen: what its architecture brings."""
+    network = random_network(like, seed)
     return Subject(
         lambda _: copy.deepcopy(network),
         FROZEN,
@@ -79,14 +76,13 @@ def untrained(model: ModelConfig, *, seed: int = 0) -> Subject:
     )
 
 
-def labels_only(model: ModelConfig) -> Subject:
-    """The same network trained on the labels alone, from another random start with each seed."""
-    network = random_network(model, 0)
+def labels_only(like: Backbone) -> Subject:
+    """The network of ``like`` trained on the labels alone, from a random start of each seed's."""
     return Subject(
-        lambda seed: random_network(model, seed),
+        lambda seed: random_network(like, seed),
         frozenset({"finetune"}),
-        network.image_size,
-        network.in_chans,
+        like.image_size,
+        like.in_chans,
         scratch=True,
     )
 
@@ -96,16 +92,8 @@ def raw_pixels(image_size: int) -> Subject:
     return Subject(None, frozenset({"knn", "linear"}), min(image_size, LARGEST_RAW))
 
 
-def random_network(model: ModelConfig, seed: int) -> Backbone:
-    """The network of ``model`` with random weights that depend on ``seed`` alone.
-
-    Raises:
-        UsageError: ``model`` is a folder of weights, which has no random version.
-    """
-    if model.name.startswith("local-dir:"):
-        raise UsageError(
-            f"{model.name} brings its own weights; name its architecture for a random start."
-        )
+def random_network(like: Backbone, seed: int) -> Backbone:
+    """The network of ``like`` with random weights that depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_backbone(model.model_copy(update={"weights": None}))
+        return rebuild_backbone(describe_backbone(like))

@@ -99,6 +99,7 @@ def render(folder: Path) -> str:
         progress=_progress(config, train),
         verdict=_verdict(folder / "verdict.json"),
         tables=[(t, gains(measured, t, scores[0].subject)) for t in score_tables],
+        warnings=measured.warnings(),
         scores=scores,
         palette=palette,
         glyphs=GLYPHS,
