@@ -19,7 +19,14 @@ def labelled(*rows, how="auto"):
 
 
 def test_folders_count_where_every_image_stands_in_one():
-    assert labelled(("b/1", "b"), ("a/2", "a")) == (["b", "a"], ("a", "b"))
+    rows = [("b/1", "b"), ("a/2", "a"), ("b/3", "b"), ("a/4", "a")]
+    assert labelled(*rows) == (["b", "a", "b", "a"], ("a", "b"))
+
+
+def test_labels_that_hardly_repeat_are_no_classes():
+    captions = [(f"{i}", f"photo {i}") for i in range(4)]
+    assert labelled(*captions) == ([None] * 4, ())
+    assert len(labelled(*captions, how="folders")[1]) == 4
 
 
 def test_folders_do_not_count_where_some_image_stands_in_none():
@@ -33,7 +40,8 @@ def test_folders_count_when_asked_for():
 
 
 def test_numbers_are_ordered_by_value():
-    assert labelled(("a", "10"), ("b", "9"), ("c", "2"))[1] == ("2", "9", "10")
+    rows = [("a", "10"), ("b", "9"), ("c", "2")]
+    assert labelled(*rows, how="folders")[1] == ("2", "9", "10")
 
 
 def test_a_table_is_joined_by_path_name_or_stem(tmp_path):

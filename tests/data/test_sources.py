@@ -150,11 +150,31 @@ def test_a_shard_gives_images_and_their_labels(tmp_path):
         ("00.json", b"{}"),
         ("dir/01.seg.png", picture(2)),
         ("dir/01.txt", b"a cat"),
+        ("02.png", picture(3)),
+        ("02.txt", b"a sentence"),
+        ("02.json", b'{"width": 8, "label": 7}'),
+        ("03.png", picture(4)),
+        ("03.json", b'{"label": null, "class": "dog"}'),
+        ("04.png", picture(5)),
+        ("04.json", b'{"caption": "no class", "label": [1, 2]}'),
     ]
     found = list_source(shard(tmp_path / "a.tar", members))
-    assert names(found) == ["00.png", "dir/01.seg.png"]
-    assert labels(found) == ["3", "a cat"]
-    assert [item.reader.read() for item in found.items] == [picture(1), picture(2)]
+    assert names(found) == ["00.png", "dir/01.seg.png", "02.png", "03.png", "04.png"]
+    assert labels(found) == ["3", "a cat", "7", "dog", None]
+    assert found.refused == []
+    read = [item.reader.read() for item in found.items]
+    assert read == [picture(number) for number in range(1, 6)]
+
+
+def test_json_that_is_none_is_named_and_costs_only_the_label(tmp_path):
+    broken = [b"{", b"[" * 50_000, b"\xff\xfe", b"9" * 5000]
+    members = [(f"{i}.json", data) for i, data in enumerate(broken)]
+    members += [(f"{i}.png", picture(i)) for i in range(len(broken))]
+    members += [("9.png", picture(9)), ("9.json", b'{"label": "\\ud800"}')]
+    found = list_source(shard(tmp_path / "a.tar", members))
+    assert labels(found) == [None] * 4 + ["\\ud800"]
+    assert [name for name, _ in found.refused] == [f"{i}.json" for i in range(4)]
+    assert found.refused[0][1] == "no JSON, so its image has no label"
 
 
 def test_shards_in_a_folder_are_listed(tmp_path):

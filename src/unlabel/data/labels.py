@@ -54,7 +54,8 @@ class Labels:
 def apply_labels(items: list[Item], labels: Labels) -> tuple[list[Item], tuple[str, ...]]:
     """Give each item its label; the classes are their names in order.
 
-    With "auto", folders count as labels when every image stands in one and there are at least two.
+    With "auto", folders (and what shards say) count as labels where every image has one, there are
+    at least two of them, and they repeat: captions and a folder for each image are no classes.
 
     Raises:
         DataError: a table cannot be read, has not the column, or names none of the images.
@@ -68,7 +69,7 @@ def apply_labels(items: list[Item], labels: Labels) -> tuple[list[Item], tuple[s
 
 def _all_labelled(items: list[Item]) -> bool:
     found = {item.label for item in items}
-    return None not in found and len(found) > 1
+    return None not in found and 1 < len(found) <= len(items) / 2
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from unlabel.data.items import FileReader, Item, Listing, printable
 
-_LABELS = ("cls", "txt")
-_SIDECARS = ("json", "cls", "txt")
-_LABEL_BYTES = 1000
+LABELS = {"cls": 1000, "json": 2**16, "txt": 1000}
+"""Endings of the files that give an image its label, which goes before which, and the largest size
+in bytes that one is looked at."""
+FIELDS = ("label", "cls", "class", "class_name")
+"""Fields of a ``KEY.json`` that are its label: the first that holds a text or a whole number."""
+
+Labels = dict[tuple[str, str], str]
 
 
 def list_shard(path: Path) -> Listing:
-    """List an uncompressed tar: ``KEY.jpg`` with, where they are there, labels in ``KEY.cls``."""
+    """List an uncompressed tar: ``KEY.jpg`` with, where it is there, its label.
+
+    That stands in ``KEY.cls``, in a field of ``KEY.json`` (see `FIELDS`) or in ``KEY.txt``.
+    """
     items: list[tuple[str, Item]] = []
     refused: list[tuple[str, str]] = []
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
@@ -26,14 +35,18 @@ def list_shard(path: Path) -> Listing:
     # tarfile raises ValueError, EOFError and others on hostile headers.
     except Exception as error:
         refused.append((printable(path.name), f"damaged shard: {printable(str(error))[:100]}"))
-    return Listing([replace(item, label=labels.get(key)) for key, item in items], refused)
+    return Listing([replace(item, label=_label(labels, key)) for key, item in items], refused)
+
+
+def _label(labels: Labels, key: str) -> str | None:
+    return next((labels[key, ending] for ending in LABELS if (key, ending) in labels), None)
 
 
 def _list_member(
     path: Path,
     member: tarfile.TarInfo,
     items: list[tuple[str, Item]],
-    labels: dict[str, str],
+    labels: Labels,
     refused: list[tuple[str, str]],
 ) -> None:
     name = printable(member.name)
@@ -44,10 +57,24 @@ def _list_member(
         return
     if not member.isreg() or member.issparse():
         refused.append((name, "not a plain file in the shard"))
-    elif ending in _LABELS and member.size <= _LABEL_BYTES:
-        data = FileReader(str(path), member.offset_data, member.size).read()
-        labels[key] = data.decode("utf-8", "backslashreplace").strip()
-    elif ending in _SIDECARS:
         return
-    else:
-        items.append((key, Item(name, FileReader(str(path), member.offset_data, member.size))))
+    reader = FileReader(str(path), member.offset_data, member.size)
+    if ending not in LABELS:
+        items.append((key, Item(name, reader)))
+    elif member.size <= LABELS[ending]:
+        text = reader.read().decode("utf-8", "backslashreplace").strip()
+        try:
+            label = _field(json.loads(text)) if ending == "json" else text
+        except (ValueError, RecursionError):
+            refused.append((name, "no JSON, so its image has no label"))
+            return
+        if label is not None:
+            labels[key, ending] = label
+
+
+def _field(values: Any) -> str | None:
+    """The label among the fields of a JSON object, as text."""
+    found = [values.get(name) for name in FIELDS] if isinstance(values, dict) else []
+    usable = (v for v in found if isinstance(v, str | int) and not isinstance(v, bool))
+    first = next((str(value) for value in usable), None)
+    return None if first is None else first.encode("utf-8", "backslashreplace").decode()
