@@ -51,14 +51,15 @@ def test_reasons_follow_from_machine_settings_and_store(small_run: PretrainConfi
     _, held_out = split_store(small_run)
     config = small_run.model_copy(update={"precision": "fp32"})
     machine = dataclasses.replace(this_machine(), device="cuda", accelerator="Some GPU")
-    found = reasons(config, {"optim.lr": "kept"}, machine, held_out)
+    found = reasons(config, {"optim.lr": "kept"}, ["optim.optimizer"], machine, held_out)
     assert found["device"] == "cuda: Some GPU"
     assert found["precision"].startswith("fp32: ")
     assert found["optim.lr"] == "kept"
+    assert "optim.optimizer" not in found
     assert found["optim.schedule"].startswith("cosine: splitmask's recipe")
     assert found["held-out images"] == "16: 5% of the images, 16 at least"
     split = dataclasses.replace(held_out.info, splits={"validation": 9})
-    named = reasons(config, {}, machine, Store(held_out.path, split, held_out.rows))
+    named = reasons(config, {}, (), machine, Store(held_out.path, split, held_out.rows))
     assert named["held-out images"] == "16: of the store's validation split"
 
 

@@ -8,10 +8,23 @@ The verbs are functions of this module and commands of the same name::
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["demo", "doctor", "embed", "evaluate", "export", "ingest", "pretrain", "report"]
+
+
+class _Package(ModuleType):
+    """Verbs stay functions: importing ``unlabel.export`` would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

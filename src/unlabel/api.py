@@ -6,6 +6,7 @@ What is heavy is imported inside the verbs, so that ``unlabel --help`` answers a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from unlabel.training.run import Run
 
     Set = Mapping[str, Any] | Sequence[str]
+    File = str | PathLike[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
     IngestReport = Results = Machine = Run = object
     Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
-
+    File = Path
 
 Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
 Many = Parameter(consume_multiple=True, negative=())
@@ -33,12 +35,12 @@ Many = Parameter(consume_multiple=True, negative=())
 
 
 def ingest(
-    *sources: str,
-    out: Path,
+    *sources: File,
+    out: File,
     short_side: int | None = None,
     labels: str = "auto",
     dedupe: bool = False,
-    against: Annotated[tuple[Path, ...], Many] = (),
+    against: Annotated[tuple[File, ...], Many] = (),
     workers: int | None = None,
     overwrite: bool = False,
 ) -> IngestReport:
@@ -66,19 +68,19 @@ def ingest(
     from unlabel.data.ingest import ingest as run_ingest
 
     return run_ingest(
-        list(sources),
-        out,
+        [str(source) for source in sources],
+        Path(out),
         short_side=short_side,
         labels=labels,
         dedupe=dedupe,
-        against=list(against),
+        against=[Path(store) for store in against],
         workers=workers,
         overwrite=overwrite,
     )
 
 
 def pretrain(
-    *data: str,
+    *data: File,
     method: Method = None,
     model: str | None = None,
     steps: int | None = None,
@@ -88,9 +90,9 @@ def pretrain(
     patch_size: int | None = None,
     weights: str | None = None,
     seed: int | None = None,
-    out: Path | None = None,
-    resume: Path | None = None,
-    recipe: Path | None = None,
+    out: File | None = None,
+    resume: File | None = None,
+    recipe: File | None = None,
     settings: Set = (),
     overwrite: bool = False,
 ) -> Run:
@@ -159,17 +161,19 @@ def pretrain(
     from unlabel.asked import check, merged
 
     asked = {**given, **_settings(settings)}
-    check(merged(asked, recipe), out, overwrite)
+    folder, file = (None if path is None else Path(path) for path in (out, recipe))
+    check(merged(asked, file), folder, overwrite)
     from unlabel.pretraining import start_run
 
-    return start_run(data, asked, out=out, recipe=recipe, overwrite=overwrite)
+    sources = [str(source) for source in data]
+    return start_run(sources, asked, out=folder, recipe=file, overwrite=overwrite)
 
 
 def evaluate(
-    run: Path,
+    run: File,
     *,
-    data: str,
-    test: str | None = None,
+    data: File,
+    test: File | None = None,
     protocols: Annotated[tuple[Literal["knn", "linear", "linear-sgd", "finetune"], ...], Many] = (
         "knn",
         "linear",
@@ -177,7 +181,7 @@ def evaluate(
     ),
     labels: Annotated[tuple[str, ...], Many] = ("1%", "10%", "all"),
     seeds: int = 3,
-    compare: Annotated[tuple[str, ...], Many] = (),
+    compare: Annotated[tuple[File, ...], Many] = (),
     settings: Set = (),
 ) -> Results:
     """Measure a run's backbone on labelled images, beside the honest baselines.
@@ -213,10 +217,11 @@ def evaluate(
 
     asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **_settings(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
-    return evaluate_run(opened, data, test, chosen, compare)
+    others = [str(other) for other in compare]
+    return evaluate_run(opened, str(data), str(test) if test else None, chosen, others)
 
 
-def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
+def export(run: File, *, out: File | None = None, overwrite: bool = False) -> Path:
     """Write a run's backbone as a folder that timm loads.
 
     ``timm.create_model("local-dir:OUT", pretrained=True)`` gives the same features.
@@ -233,10 +238,10 @@ def export(run: Path, *, out: Path | None = None, overwrite: bool = False) -> Pa
     opened = _open(run)
     from unlabel.pretraining import export_run
 
-    return export_run(opened, out, overwrite=overwrite)
+    return export_run(opened, Path(out) if out else None, overwrite=overwrite)
 
 
-def embed(run: Path, *data: str, out: Path, overwrite: bool = False) -> Path:
+def embed(run: File, *data: File, out: File, overwrite: bool = False) -> Path:
     """Write one feature vector an image as Parquet: name, label and vector.
 
     Parameters
@@ -253,10 +258,10 @@ def embed(run: Path, *data: str, out: Path, overwrite: bool = False) -> Path:
     opened = _open(run)
     from unlabel.evaluating import embed_images
 
-    return embed_images(opened, data, out, overwrite=overwrite)
+    return embed_images(opened, [str(d) for d in data], Path(out), overwrite=overwrite)
 
 
-def report(run: Path) -> Path:
+def report(run: File) -> Path:
     """Write a run's page anew: one self-contained HTML file.
 
     Parameters
@@ -271,7 +276,7 @@ def report(run: Path) -> Path:
 
 
 def demo(
-    *, out: Path = Path("runs/demo"), steps: int | None = None, overwrite: bool = False
+    *, out: File = Path("runs/demo"), steps: int | None = None, overwrite: bool = False
 ) -> Run:
     """Do the main job on 5,000 real digits that a package ships: pre-train, evaluate, report.
 
@@ -286,7 +291,7 @@ def demo(
     """
     from unlabel.demo import run_demo
 
-    return run_demo(out, steps, overwrite=overwrite)
+    return run_demo(Path(out), steps, overwrite=overwrite)
 
 
 def doctor() -> Machine:
@@ -296,7 +301,7 @@ def doctor() -> Machine:
     return examine()
 
 
-def _open(run: Path) -> Run:
+def _open(run: File) -> Run:
     """A run by its folder; an opened run is a path as well."""
     from unlabel.training.run import Run
 

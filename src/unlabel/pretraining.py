@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def start_run(
     choice = choose(store, this_machine(), without_auto(wanted), tune=tune)
     if wanted.get("batch_size") == AUTO:
         choice = _fit_batch(choice, store, wanted, tune)
-    run = _create(store, choice, out, overwrite)
+    run = _create(store, _explained(choice, wanted), out, overwrite)
     if processes().is_main_process:
         print_settings(run, asked if recipe is None else {"recipe": recipe, **asked})
     return _train_and_finish(run)
@@ -179,14 +179,20 @@ def _name(store: Store) -> str:
     return re.sub(r"-[0-9a-f]{12}-[0-9]+-v[0-9]+$|\.store$", "", store.path.resolve().name)
 
 
+def _explained(choice: Choice, asked: Collection[str]) -> Choice:
+    """The same choice, with the reasons of what no rule chose."""
+    _, held_out = split_store(choice.config)
+    why = reasons(choice.config, choice.reasons, asked, this_machine(), held_out)
+    return Choice(choice.config, why)
+
+
 def _facts(store: Store, choice: Choice) -> dict[str, Any]:
-    machine = this_machine()
     learnt_from, held_out = split_store(choice.config)
     method = build(choice.config, learnt_from)
     backbone = method.backbone
     return {
-        "reasons": reasons(choice.config, choice.reasons, machine, held_out),
-        "environment": machine.as_dict(),
+        "reasons": choice.reasons,
+        "environment": this_machine().as_dict(),
         "data": {
             "name": _name(store),
             "images": len(learnt_from),

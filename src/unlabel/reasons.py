@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -15,13 +15,18 @@ OPTIMISER = ("optim.optimizer", "optim.lr", "optim.schedule")
 
 
 def reasons(
-    config: PretrainConfig, chosen: Mapping[str, str], machine: Machine, held_out: Store
+    config: PretrainConfig,
+    chosen: Mapping[str, str],
+    asked: Collection[str],
+    machine: Machine,
+    held_out: Store,
 ) -> dict[str, str]:
     """Every choice with its reason, as "VALUE: WHY", by the setting's dotted name.
 
     Args:
         config: the run's settings.
         chosen: the reasons of what the rules chose, which come first.
+        asked: names of the settings that were asked for, which need no reason.
         machine: where it runs.
         held_out: the images for the monitors.
     """
@@ -35,7 +40,8 @@ def reasons(
         "optim.schedule": f"{optim.schedule}: {recipe}, after {optim.warmup:.0%} warm-up",
         "held-out images": _held_out(config, held_out),
     }
-    return {**chosen, **{name: why for name, why in found.items() if name not in chosen}}
+    new = (name for name in found if name not in chosen and name not in asked)
+    return {**chosen, **{name: found[name] for name in new}}
 
 
 def _device(machine: Machine) -> str:

@@ -41,10 +41,9 @@ def print_settings(run: Run, asked: Mapping[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     before = None
     for name, reason in facts["reasons"].items():
-        if name not in asked:
-            value, _, why = reason.partition(": ")
-            table.add_row(escape(name), escape(f"{value}: likewise" if why == before else reason))
-            before = why
+        value, _, why = reason.partition(": ")
+        table.add_row(escape(name), escape(f"{value}: likewise" if why == before else reason))
+        before = why
     console.print(table)
 
 
