@@ -55,6 +55,11 @@ def _central(crops: Crops, sizes: np.ndarray) -> np.ndarray:
     return np.stack([top, left, box_height, box_width], axis=1)
 
 
+def reduction(spare: float) -> int:
+    """How much smaller to decode an image that has ``spare`` times the pixels, a side, it needs."""
+    return next(by for by in (8, 4, 2, 1) if by <= max(1, spare))
+
+
 def cut(
     pixels: np.ndarray, box: np.ndarray, flip: bool, size: int, interpolation: str, out: np.ndarray
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unlabel.data.background import remove_background
-from unlabel.data.crops import cut
+from unlabel.data.crops import cut, reduction
 from unlabel.data.layers import cut_mask, cut_segments
 from unlabel.data.spec import Crops
 
@@ -38,8 +38,7 @@ class View:
 
     def shrink(self, i: int) -> int:
         """How much smaller an image may be decoded so that its crop is shrunk, not enlarged."""
-        spare = self.boxes[i, 2:].min() // self.crops.size
-        return next(by for by in (8, 4, 2, 1) if by <= max(1, spare))
+        return reduction(self.boxes[i, 2:].min() / self.crops.size)
 
     def cut(self, i: int, image: np.ndarray) -> None:
         """Write the pixels, from the image as it was decoded."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unlabel.data.crops import cut
+from unlabel.data.crops import cut, reduction
 from unlabel.data.store import Store
 
 CROP = 0.875
@@ -78,9 +78,8 @@ class _Centred(Dataset):
         return len(self.store)
 
     def __getitem__(self, index: int) -> Tensor:
-        spare = int(CROP * self.store.sizes[index].min()) // self.size
-        shrink = next(by for by in (8, 4, 2, 1) if by <= max(1, spare))
-        image = centre(self.store.image(index, shrink), self.size)
+        spare = CROP * self.store.sizes[index].min() / self.size
+        image = centre(self.store.image(index, reduction(spare)), self.size)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 

@@ -20,6 +20,8 @@ from unlabel.data.blobs import Blobs, open_part
 from unlabel.errors import ConfigError, DataError
 
 INFO = "layer.json"
+PAGE = "saliency.html"
+"""Name of the page that shows a store's layers."""
 MAKE = {
     "foreground": "unlabel saliency {store} --kind background",
     "segments": "unlabel saliency {store} --segments felzenszwalb",
@@ -106,8 +108,8 @@ class Layer:
 
 
 def is_layer_file(name: str) -> bool:
-    """Whether a layer, or one that is being written, has this name in the store's folder."""
-    return name.partition(".")[0] in MAKE
+    """Whether a layer, one that is being written, or their page has this name in a store."""
+    return name == PAGE or name.partition(".")[0] in MAKE
 
 
 def cut_mask(

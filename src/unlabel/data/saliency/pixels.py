@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from unlabel.data.crops import reduction
 from unlabel.data.store import Store
 
 SIDE = 256
@@ -17,17 +18,20 @@ def small_rgb(store: Store, index: int, side: int = SIDE) -> np.ndarray:
     Channels other than three become their mean, and pixels of other types are stretched from their
     least to their most.
     """
-    longer = int(store.sizes[index].max())
-    shrink = next(by for by in (8, 4, 2, 1) if by <= max(1, longer // side))
-    image = store.image(index, shrink)
-    height, width = image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+    size = mask_size(store.sizes[index], side)
+    image = store.image(index, reduction(store.sizes[index].max() / side))
+    if image.shape[:2] != size:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
     if image.shape[2] != 3:
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     return image if image.dtype == np.uint8 else _stretched(image)
+
+
+def mask_size(image: np.ndarray, side: int = SIDE) -> tuple[int, int]:
+    """Height and width of an image, given its own, shrunk to a longer side of at most ``side``."""
+    height, width = (int(length) for length in image)
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _stretched(image: np.ndarray) -> np.ndarray:
