@@ -16,7 +16,7 @@ from unlabel.data.cache import open_or_ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
 from unlabel.data.store import Store
 from unlabel.data.views import used_layers
-from unlabel.errors import DataError, InputMissing, UsageError
+from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
 from unlabel.reasons import reasons
@@ -152,8 +152,6 @@ def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> 
 
 def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bool) -> Choice:
     """The same choice with the largest batch that one step on the device can hold."""
-    if processes().num_processes > 1:
-        raise UsageError("--batch-size auto is for one process: give several a number.")
     size = largest_batch(choice.config)
     found = choose(store, this_machine(), {**wanted, "batch_size": size}, tune=tune)
     reason = f"{size}: the largest that {this_machine().device} held in one trial step"

@@ -1,4 +1,8 @@
-"""The largest batch that the device's memory holds, found by one trial step after another."""
+"""The largest batch that the device's memory holds, found by one trial step after another.
+
+One process tries alone: methods that gather from all processes would wait for ever in a trial step
+in which another process ran out of memory.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from accelerate.utils import find_executable_batch_size
 from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
 from unlabel.data.views import Batches
-from unlabel.errors import OutOfMemory
+from unlabel.errors import OutOfMemory, UsageError
 from unlabel.machine import this_machine
 from unlabel.methods.base import Progress
 from unlabel.training.optim import build_optimizer
-from unlabel.training.setup import autocast, build, precision, split_store
+from unlabel.training.setup import autocast, build, precision, processes, split_store
 
 LARGEST = 4096
 """Images of a step, at most: what the published recipes are tuned up to."""
@@ -26,8 +30,14 @@ def largest_batch(config: PretrainConfig) -> int:
     On a processor, where memory is rarely what limits, it stops at a quarter of the images.
 
     Raises:
+        UsageError: several processes train together.
         OutOfMemory: not even one image fits.
     """
+    if (count := processes().num_processes) > 1:
+        raise UsageError(
+            "--batch-size auto is for one process. Try it once with one, and give these "
+            f"--batch-size {count} times what it finds."
+        )
     learnt_from, _ = split_store(config)
     start = min(LARGEST, 1 << max(0, (len(learnt_from) // 4).bit_length() - 1))
     attempt = find_executable_batch_size(
