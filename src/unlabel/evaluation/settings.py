@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from unlabel.config import Settings
 from unlabel.evaluation.finetune import FinetuneConfig
-from unlabel.evaluation.labels import ALL
+from unlabel.evaluation.labels import ALL, parse_size
 from unlabel.evaluation.linear_sgd import LinearSGDConfig
 
 Protocol = Literal["knn", "linear", "linear-sgd", "finetune"]
@@ -42,5 +42,11 @@ class EvaluationConfig(Settings):
     @field_validator("labels")
     @classmethod
     def _one_spelling(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """All labels under one name, so that results of several evaluations stand together."""
+        """All labels under one name, so that results of several evaluations stand together.
+
+        Raises:
+            UsageError: a size cannot be read; told before any image is.
+        """
+        for size in labels:
+            parse_size(size)
         return tuple(ALL[0] if size.strip().lower() in ALL else size for size in labels)
