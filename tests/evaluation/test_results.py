@@ -35,6 +35,16 @@ def test_a_result_states_all_that_it_needs():
     assert (r.images, r.seeds, r.train_images) == (500, 3, 50)
 
 
+@pytest.mark.parametrize("most", [False, True])
+def test_an_interval_stays_within_what_an_accuracy_can_be(most):
+    """One of three seeds stands out: the spread of seeds alone would pass the end."""
+    correct = np.full((3, 50), most)
+    correct[0, :10] = not most
+    r = Result.of("unlabel", "knn", "1", correct, train_images=3, test="t")
+    assert 0 <= r.low <= r.accuracy <= r.high <= 1
+    assert (r.high == 1) if most else (r.low == 0)
+
+
 def test_a_file_brings_all_back(tmp_path):
     some().save(tmp_path / "results.json")
     back = Results.load(tmp_path / "results.json")
@@ -109,3 +119,12 @@ def test_table_has_protocols_down_and_subjects_across():
     assert "a class, or a share" in text
     accuracy = 100 * some().get("untrained", "linear", "5").accuracy
     assert f"{accuracy:.1f} (" in text
+
+
+def test_a_narrow_table_breaks_no_word():
+    names = ["pre-trained (supervised)", "untrained", "labels only", "raw pixels", "other (simclr)"]
+    console = Console(width=80, record=True)
+    console.print(Results(result(name, 0.5, seeds=1) for name in names).table())
+    text = console.export_text()
+    assert all(word in text for name in names for word in name.split())
+    assert "…" not in text

@@ -31,6 +31,10 @@ PROTOCOLS = {
 """Every protocol with its name in tables, in the order of tables."""
 
 
+ABREAST = 4
+"""Subjects that a terminal of 80 characters shows with their intervals beside them, not below."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The accuracy of one subject by one protocol with so many labels.
@@ -71,7 +75,7 @@ class Result:
         details: dict[str, Any] | None = None,
     ) -> Result:
         """The result of ``correct``, bool (seeds, images)."""
-        low, high = interval(correct)
+        low, high = np.clip(interval(correct), 0, 1).tolist()  # spread seeds can pass the ends
         return cls(
             subject=subject,
             protocol=protocol,
@@ -236,17 +240,19 @@ class Results:
         warnings = "".join(f"\nWarning: {warning}" for warning in self.warnings())
         caption = f"Labels: a class, or a share of them{escape(warnings)}"
         table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
+        gap = " " if len(subjects) <= ABREAST else "\n"
         table.add_column("Protocol")
         table.add_column("Labels", justify="right")
         for subject in subjects:
-            table.add_column(subject, justify="right")
-        cells = {(r.protocol, r.labels, r.subject): _cell(r) for r in self}
+            table.add_column(escape(subject.replace(" ", gap)), justify="right")
+        cells = {(r.protocol, r.labels, r.subject): _cell(r, gap) for r in self}
         kinds = dict.fromkeys((r.protocol, r.labels) for r in self)
         previous = None
         for protocol, labels in sorted(kinds, key=lambda kind: _rank(kind[0])):
             if previous not in (None, protocol):
                 table.add_section()
             name = "" if protocol == previous else PROTOCOLS.get(protocol, protocol)
+            name = name.replace(" ", gap)
             row = [cells.get((protocol, labels, subject), "") for subject in subjects]
             table.add_row(name, labels, *row)
             previous = protocol
@@ -258,6 +264,6 @@ def _rank(protocol: str) -> int:
     return list(PROTOCOLS).index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
 
 
-def _cell(result: Result) -> str:
+def _cell(result: Result, gap: str) -> str:
     low, high = f"{100 * result.low:.0f}", f"{100 * result.high:.0f}"
-    return f"{100 * result.accuracy:.1f} ({low}-{high})"
+    return f"{100 * result.accuracy:.1f}{gap}({low}-{high})"
