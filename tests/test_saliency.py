@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+import unlabel
 from unlabel.backbones.build import build_backbone
+from unlabel.cli import run
 from unlabel.config import ModelConfig
 from unlabel.data.ingest import ingest
 from unlabel.data.store import Store
@@ -146,3 +148,24 @@ def test_the_page_shows_every_layer_and_needs_nothing_else(store):
     assert "script" not in page.tags
     assert "prefers-color-scheme: dark" in text
     assert len(re.findall(r"\d+% foreground, \d+ segments", text)) == IMAGES
+
+
+def test_the_command_line_makes_layers_with_a_store_and_after_it(tmp_path, capsys):
+    images = np.stack([bright_disc(i)[0] for i in range(IMAGES)])
+    np.save(tmp_path / "x.npy", images)
+    out = str(tmp_path / "store")
+    made = ["ingest", str(tmp_path / "x.npy"), "--out", out, "--workers", "1"]
+    assert run([*made, "--saliency", "backgrund"]) == 2
+    assert "Did you mean background" in " ".join(capsys.readouterr().err.split())
+    assert not Path(out).exists()
+    assert run([*made, "--saliency", "background", "--segments", "felzenszwalb"]) == 0
+    assert "Foreground of 12 images by background." in capsys.readouterr().out
+    assert Store.open(out).layers == {"foreground", "segments"}
+    assert run(["saliency", out, "--kind", "spectral"]) == 73
+    assert run(["saliency", out, "--kind", "spectral", "--overwrite", "--preview"]) == 0
+    assert "saliency.html" in capsys.readouterr().out
+    assert run(["saliency", out]) == 2
+
+
+def test_the_verb_stays_a_function_beside_its_module():
+    assert callable(unlabel.saliency)

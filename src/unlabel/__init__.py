@@ -13,7 +13,17 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["demo", "doctor", "embed", "evaluate", "export", "ingest", "pretrain", "report"]
+__all__ = [
+    "demo",
+    "doctor",
+    "embed",
+    "evaluate",
+    "export",
+    "ingest",
+    "pretrain",
+    "report",
+    "saliency",
+]
 
 
 class _Package(ModuleType):

@@ -18,18 +18,21 @@ from unlabel.methods import method_names
 
 if TYPE_CHECKING:
     from unlabel.data.ingest import IngestReport
+    from unlabel.data.saliency.kinds import Kind
     from unlabel.evaluation.results import Results
     from unlabel.machine import Machine
+    from unlabel.saliency import Written
     from unlabel.training.run import Run
 
     Set = Mapping[str, Any] | Sequence[str]
     File = str | PathLike[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
-    IngestReport = Results = Machine = Run = object
+    IngestReport = Kind = Results = Machine = Run = Written = object
     Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
     File = Path
 
 Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
+Segments = Literal["felzenszwalb"] | None
 Many = Parameter(consume_multiple=True, negative=())
 """An option that takes several values: ``--labels 1 5 all``."""
 
@@ -41,6 +44,8 @@ def ingest(
     labels: str = "auto",
     dedupe: bool = False,
     against: Annotated[tuple[File, ...], Many] = (),
+    saliency: str | None = None,
+    segments: Segments = None,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> IngestReport:
@@ -60,6 +65,10 @@ def ingest(
         Keep only the first of exact and near duplicates.
     against
         Stores to look in for the same images: a training set and an evaluation set must not share.
+    saliency
+        Also make foreground masks of this kind; see ``unlabel saliency``.
+    segments
+        Also cut every image into segments of like colour, for DetCon.
     workers
         Processes that decode; one a core when not given.
     overwrite
@@ -67,7 +76,8 @@ def ingest(
     """
     from unlabel.data.ingest import ingest as run_ingest
 
-    return run_ingest(
+    kinds = _kinds(saliency, segments)
+    report = run_ingest(
         [str(source) for source in sources],
         Path(out),
         short_side=short_side,
@@ -77,6 +87,47 @@ def ingest(
         workers=workers,
         overwrite=overwrite,
     )
+    if kinds:
+        from unlabel.data.store import Store
+        from unlabel.saliency import write_layers
+
+        report.layers = write_layers(Store.open(Path(out)), kinds, workers=workers)
+    return report
+
+
+def saliency(
+    data: File,
+    *,
+    kind: str | None = None,
+    segments: Segments = None,
+    preview: bool = False,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Written:
+    """Find the foreground of every image, for methods that remove backgrounds (RELICv2).
+
+    Masks stand beside the images in the store and are made once; docs/saliency.md says which kind
+    suits which images. Look at them before you train: --preview.
+
+    Parameters
+    ----------
+    data
+        A store, or a folder of images (ingested into a cache first).
+    kind
+        background or spectral, which need no weights; attention:RUN_OR_FOLDER, a backbone of your
+        own; onnx:FILE, a U2-Net or IS-Net.
+    segments
+        Also cut every image into segments of like colour, for DetCon.
+    preview
+        Write a page of images, masks and results into the store: saliency.html.
+    workers
+        Processes; one a core when not given.
+    overwrite
+        Replace masks that are there.
+    """
+    from unlabel.saliency import saliency as make
+
+    return make(str(data), kind, segments, preview=preview, workers=workers, overwrite=overwrite)
 
 
 def pretrain(
@@ -299,6 +350,15 @@ def doctor() -> Machine:
     from unlabel.doctor import examine
 
     return examine()
+
+
+def _kinds(saliency: str | None, segments: str | None) -> dict[str, Kind]:
+    """The kinds of masks that are asked for; a typo is told before hours of ingest."""
+    if saliency is None and segments is None:
+        return {}
+    from unlabel.saliency import find_kinds
+
+    return find_kinds(saliency, segments)
 
 
 def _open(run: File) -> Run:

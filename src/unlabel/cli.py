@@ -31,6 +31,7 @@ for verb in (
     api.pretrain,
     api.evaluate,
     api.ingest,
+    api.saliency,
     api.export,
     api.embed,
     api.report,

@@ -36,6 +36,8 @@ class IngestReport:
     near: Rows = field(default_factory=list)
     dropped: int = 0
     overlap: dict[str, Rows] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    """A line for each layer of masks that was written with the images."""
 
     @classmethod
     def read(cls, store: Path) -> IngestReport | None:
@@ -57,6 +59,7 @@ class IngestReport:
             lines.append(f"{pairs} ({fate}).")
         for other, shared in self.overlap.items():
             lines.append(f"{len(shared):,} images also stand in {other}.")
+        lines += self.layers
         return "\n".join(lines)
 
     def count(self) -> str:
