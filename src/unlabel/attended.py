@@ -71,7 +71,7 @@ class _Attended:
                 yield to_mask(resized(found, store, row), self.threshold)
 
     def _whole(self, store: Store, row: int) -> np.ndarray:
-        image = store.image(row, reduction(store.sizes[row].min() / self.size))
+        image = store.image(row, int(reduction(store.sizes[row].min() / self.size)))
         out = np.empty((self.size, self.size, image.shape[2]), image.dtype)
         cut(image, np.array([0, 0, *image.shape[:2]]), False, self.size, "bicubic", out)
         return out

@@ -36,15 +36,16 @@ class View:
     pixels: np.ndarray
     segments: np.ndarray
 
-    def shrink(self, i: int) -> int:
-        """How much smaller an image may be decoded so that its crop is shrunk, not enlarged."""
-        return reduction(self.boxes[i, 2:].min() / self.crops.size)
+    @property
+    def shrinks(self) -> np.ndarray:
+        """(B,): how much smaller images may be decoded so that crops are shrunk, not enlarged."""
+        return reduction(self.boxes[:, 2:].min(axis=1) / self.crops.size)
 
     def cut(self, i: int, image: np.ndarray) -> None:
         """Write the pixels, from the image as it was decoded."""
-        scale = np.tile(image.shape[:2] / self.sizes[i], 2)
-        box = self.boxes[i] if scale[0] == scale[1] == 1 else _scaled(self.boxes[i], scale)
-        crops = self.crops
+        box, crops = self.boxes[i], self.crops
+        if image.shape[0] != self.sizes[i, 0] or image.shape[1] != self.sizes[i, 1]:
+            box = _scaled(box, np.tile(image.shape[:2] / self.sizes[i], 2))
         cut(image, box, bool(self.flips[i]), crops.size, crops.interpolation, self.pixels[i])
 
     def remove_background(self, i: int, mask: np.ndarray, mean: tuple[float, ...]) -> None:

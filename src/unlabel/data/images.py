@@ -79,7 +79,7 @@ class _Centred(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         spare = CROP * self.store.sizes[index].min() / self.size
-        image = centre(self.store.image(index, reduction(spare)), self.size)
+        image = centre(self.store.image(index, int(reduction(spare))), self.size)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 

@@ -138,12 +138,14 @@ class Batches(Dataset):
 
     def _cut(self, views: list[View], positions: np.ndarray) -> None:
         """Fill what was planned, one decoding an image; masks are read only where they are used."""
+        shrinks = np.min([view.shrinks for view in views], axis=0)
         for i, position in enumerate(positions):
-            image = self.store.image(position, min(view.shrink(i) for view in views))
+            image = self.store.image(position, int(shrinks[i]))
             for view in views:
                 view.cut(i, image)
-            self._foreground(i, position, [view for view in views if view.removed[i]])
-            self._segments(i, position, [view for view in views if view.crops.segments])
+            if self.layers:
+                self._foreground(i, position, [view for view in views if view.removed[i]])
+                self._segments(i, position, [view for view in views if view.crops.segments])
 
     def _foreground(self, i: int, position: int, views: list[View]) -> None:
         if views and (mask := self._mask("foreground", position)) is not None:

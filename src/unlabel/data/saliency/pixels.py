@@ -19,7 +19,7 @@ def small_rgb(store: Store, index: int, side: int = SIDE) -> np.ndarray:
     least to their most.
     """
     size = mask_size(store.sizes[index], side)
-    image = store.image(index, reduction(store.sizes[index].max() / side))
+    image = store.image(index, int(reduction(store.sizes[index].max() / side)))
     if image.shape[:2] != size:
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
     if image.shape[2] != 3:
