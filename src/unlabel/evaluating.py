@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from unlabel.backbones.build import build_backbone
+from unlabel.backbones.build import LOCAL, build_backbone
 from unlabel.config import ModelConfig, validated
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.images import Images
@@ -82,12 +82,22 @@ def _learnt_from(run: Run) -> Store | None:
 
 
 def _other(name: str, model: ModelConfig) -> Subject:
-    """A timm model by name, or the run's architecture with the weights of a local file."""
-    if Path(name).is_file():
+    """A timm model by name, an exported folder, or the run's architecture with a file's weights.
+
+    Raises:
+        InputMissing: ``name`` is a path at which there is neither a run, an export nor a file.
+    """
+    path = Path(name.removeprefix(LOCAL))
+    if path.is_file():
         other = model.model_copy(update={"weights": name})
+    elif (path / "config.json").is_file():
+        other = ModelConfig(name=f"{LOCAL}{path}")
+    elif path.name != name:
+        raise InputMissing(
+            f"--compare {name}: there is no run, no exported folder and no file of weights there."
+        )
     else:
-        weights = None if name.startswith("local-dir:") else "timm"
-        other = validated(ModelConfig, {"name": name, "weights": weights}, name)
+        other = validated(ModelConfig, {"name": name, "weights": "timm"}, name)
     return pretrained(build_backbone(other))
 
 

@@ -41,10 +41,10 @@ def test_images_in_both_are_counted(halves, count):
     assert len(results.warnings()) == (count > 0)
     if count:
         [warning] = results.warnings()
-        assert f"mine was pre-trained on {count} of the 48 test images" in warning
+        assert f"mine has seen {count} of the 48 test images" in warning
 
 
-def leaky(**changes) -> Results:
+def leaky() -> Results:
     known = {"train_images": 5, "test": "ab"}
     found = [
         Result.of("[b]mine[/b]", protocol, "all", np.ones((1, 9), bool), seen=3, **known)
@@ -56,13 +56,13 @@ def leaky(**changes) -> Results:
 def test_the_warning_stands_in_the_table_once(capsys):
     Console(width=400).print(leaky().table())
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.count("Warning: [b]mine[/b] was pre-trained on 3 of the 9 test images") == 1
+    assert printed.count("Warning: [b]mine[/b] has seen 3 of the 9 test images") == 1
 
 
 def test_the_warning_is_saved_and_stands_on_the_page(tmp_path):
     leaky().save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json").warnings() == leaky().warnings()
-    assert "was pre-trained on 3 of the 9 test images" in render(tmp_path)
+    assert "has seen 3 of the 9 test images" in render(tmp_path)
 
 
 def test_a_page_without_a_leak_does_not_warn(tmp_path):
@@ -101,7 +101,7 @@ def test_a_run_has_learnt_from_all_but_what_was_held_out(trained, shapes_store):
     store = Store.open(shapes_store)
     held_out = store.holdout(1 / 6, 16, trained.config.seed)[1].ids
     assert mine.images - len(held_out) <= mine.seen < mine.images
-    assert "was pre-trained on" in (trained.path / "report.html").read_text()
+    assert "test images in training" in (trained.path / "report.html").read_text()
 
 
 def test_a_run_that_kept_the_test_images_apart(tmp_path, small_run, shapes_store):

@@ -333,6 +333,6 @@ def _create(
         if not pretrained:
             raise
         raise InputMissing(
-            f"timm's weights for {config.name} could not be had: {error}. They come over the "
-            "network; give a local file as model.weights, or leave it out for a random start."
+            f"timm's weights for {config.name} could not be had: {str(error).rstrip('.')}. They "
+            "come over the network; a local file can be named in their place."
         ) from error

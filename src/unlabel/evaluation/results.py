@@ -196,11 +196,12 @@ class Results:
         return Difference(better, worse, protocol, labels, float(scores.mean()), low, high)
 
     def warnings(self) -> list[str]:
-        """A sentence for each subject that was pre-trained on images that it was measured on."""
+        """A sentence for each subject that learnt from images that it was measured on."""
         leaks = dict.fromkeys((r.subject, r.seen, r.images, r.test) for r in self if r.seen)
         return [
-            f"{subject} was pre-trained on {seen:,} of the {images:,} test images, so its figures "
-            "may flatter it. Pre-train without them: keep them in a folder named test."
+            f"{subject} has seen {seen:,} of the {images:,} test images in training, so its "
+            "figures may flatter it. Keep test images in a folder named test: no run learns from "
+            "them."
             for subject, seen, images, _ in leaks
         ]
 
