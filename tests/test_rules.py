@@ -71,7 +71,7 @@ def test_a_network_that_was_asked_for_gets_a_method_that_suits_it(store, model, 
 @pytest.mark.parametrize(
     ("model", "batch", "optimizer", "lr"),
     [
-        ("resnet18", 512, "sgd", 0.12),
+        ("resnet18", 512, "sgd", 0.2),
         ("resnet18", 1024, "lars", 0.3),
         ("vit_micro", 1024, "adamw", 5e-4),
     ],

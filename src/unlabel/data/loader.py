@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -45,7 +46,6 @@ def stream(
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        pin_memory=device.type == "cuda",
         timeout=POLL if workers else 0,
         worker_init_fn=_start_worker,
         multiprocessing_context=_context() if workers else None,
@@ -53,8 +53,12 @@ def stream(
         generator=torch.Generator(),  # else the first batch would draw from the global one
     )
     read = iter(partial(_next, iter(loader)), None)
-    ready = (finish(batch.to(device), batches.spec, mean, std) for batch in read)
-    return _ahead(ready, device) if device.type == "cuda" else ready
+    if device.type != "cuda":
+        return (finish(batch.to(device), batches.spec, mean, std) for batch in read)
+    # Pinned here, not in torch's thread for it: that waits some forty times a batch for the
+    # interpreter, which the training loop holds, and costs 0.2 s each time.
+    pinned = (batch.pin_memory().to(device) for batch in read)
+    return _ahead((finish(batch, batches.spec, mean, std) for batch in pinned), device)
 
 
 def _ahead(ready: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -125,3 +129,4 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    pass  # seconds: the thread that hands batches over must not wait long
