@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from unlabel.errors import ConfigError
 
@@ -25,6 +25,16 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _in_order(scale: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError("must be two numbers above 0 and at most 1, the smaller one first")
+    return scale
+
+
+Scale = Annotated[tuple[float, float], AfterValidator(_in_order)]
+"""Smallest and largest share of an image's area that a random crop covers."""
 
 
 class ModelConfig(Settings):
@@ -143,7 +153,7 @@ def explain(error: ValidationError, subject: str, model: type[BaseModel]) -> Con
             lines.append(f"  {where}: there is no such setting.{_known(model, e['loc'])}")
             continue
         came = "" if e["type"] == "missing" else f" (came: {e['input']!r})"
-        lines.append(f"  {where}: {e['msg']}{came}")
+        lines.append(f"  {where}: {e['msg'].removeprefix('Value error, ')}{came}")
     return ConfigError(f"{subject} cannot work:\n" + "\n".join(lines))
 
 

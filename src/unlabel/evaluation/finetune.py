@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Crops
 from unlabel.data.store import Store
 from unlabel.evaluation.classifier import Classifier, fit, seeded
@@ -65,7 +65,7 @@ class FinetuneConfig(Settings):
     """Alpha of mixup; 0 is none. The published 0.8 needs thousands of updates to pay."""
     cutmix: float = Field(0.0, ge=0)
     """Alpha of CutMix; 0 is none. Published: 1.0."""
-    scale: tuple[float, float] = (0.7, 1.0)
+    scale: Scale = (0.7, 1.0)
     """Share of the image's area that a training crop covers. Published: (0.08, 1)."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip; 0 where left and right matter, as in writing."""

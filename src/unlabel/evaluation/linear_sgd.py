@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Crops
 from unlabel.data.store import Store
 from unlabel.evaluation.classifier import Classifier, fit, seeded
@@ -23,7 +23,7 @@ class LinearSGDConfig(Settings):
     """Peak learning rate at 256 images a step; then a cosine to zero."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Nesterov's."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Scale = (0.08, 1.0)
     """Share of the image's area that a training crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch, Crops, MaskSpec, Photometric, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -49,7 +49,7 @@ class BEiTOptions(TokenizerOptions):
     """Largest rectangle, likewise."""
     exact: bool = True
     """Hide exactly that many patches. The paper's generator stops at or a little below it."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Scale = (0.08, 1.0)
     """Share of the image's area that a crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

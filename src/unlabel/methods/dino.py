@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.dino_head import DINOHead
@@ -41,10 +41,10 @@ class DINOOptions(MultiCropOptions):
     colours: Colours = "dino"
     small: int = Field(8, ge=0)
     """Small crops of each image."""
-    scale: tuple[float, float] = (0.4, 1.0)
+    scale: Scale = (0.4, 1.0)
     """Share of the image's area that a large crop covers; 0.14 to 1 for ResNets, and without small
     crops."""
-    small_scale: tuple[float, float] = (0.05, 0.4)
+    small_scale: Scale = (0.05, 0.4)
     """Share of the image's area that a small crop covers; 0.05 to 0.14 for ResNets."""
     hidden: int = Field(2048, ge=1)
     """Width of the head's two hidden layers."""

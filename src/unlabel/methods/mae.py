@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch, Crops, MaskSpec, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -43,7 +43,7 @@ class MAEOptions(Settings):
     positions: Literal["sincos", "learned"] = "sincos"
     """The encoder's positions: fixed sine-cosine, or the backbone's own, trained. Those of a
     pretrained backbone are kept either way, and frozen with ``sincos``."""
-    scale: tuple[float, float] = (0.2, 1.0)
+    scale: Scale = (0.2, 1.0)
     """Share of the image's area that a crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -34,7 +34,7 @@ class MoCoV3Options(ViewOptions):
     """Options of MoCo v3; the defaults are those of its code for ResNet-50."""
 
     colours: Colours = "mocov3"
-    scale: tuple[float, float] = (0.2, 1.0)
+    scale: Scale = (0.2, 1.0)
     """Share of the image's area that a crop covers; 0.08 to 1 for ViTs."""
     hidden: int = Field(4096, ge=1)
     """Width of the hidden layers of projector and predictor."""

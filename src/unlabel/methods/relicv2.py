@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import BackgroundRemoval, Batch, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -44,7 +44,7 @@ class RELICv2Options(MultiCropOptions):
 
     large: int = Field(4, ge=2)
     small: int = Field(2, ge=0)
-    scale: tuple[float, float] = (0.14, 1.0)
+    scale: Scale = (0.14, 1.0)
     """Share of the image's area that a large crop covers (SwAV's; RELICv2's is not given)."""
     hidden: int = Field(4096, ge=1)
     """Width of the hidden layer of the comparison net (and of the predictor)."""

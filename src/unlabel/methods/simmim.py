@@ -15,7 +15,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch, Crops, MaskSpec, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -39,7 +39,7 @@ class SimMIMOptions(Settings):
     window: int | None = Field(None, ge=3)
     """Side of that window in pixels, odd: 47 at 192 pixels, scaled with the crop, when not given
     (the scaling is ours)."""
-    scale: tuple[float, float] = (0.67, 1.0)
+    scale: Scale = (0.67, 1.0)
     """Share of the image's area that a crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

@@ -16,7 +16,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch, Crops, MaskSpec, Photometric, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -74,7 +74,7 @@ class SplitMaskOptions(TokenizerOptions):
     which short runs learn sooner (ours). Those of a pretrained backbone are kept."""
     projector_layers: int = Field(0, ge=0, le=4)
     """Layers between descriptor and matching; the paper mentions none."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Scale = (0.08, 1.0)
     """Share of the image's area that a crop covers (BEiT's; the paper cuts the upper end to 0.25
     for scenes like ADE20K's)."""
     flip: float = Field(0.5, ge=0, le=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch, Crops, Photometric, ViewSpec
 from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
@@ -23,7 +23,7 @@ class SupervisedOptions(Settings):
 
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the target spread over all classes (DeiT)."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Scale = (0.08, 1.0)
     """Share of the image's area that a crop covers (DeiT)."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

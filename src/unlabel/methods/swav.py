@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import OptimConfig, Settings
+from unlabel.config import OptimConfig, Scale, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.gather import from_all, processes
@@ -45,7 +45,7 @@ class SwAVOptions(MultiCropOptions):
     colours: Colours = "swav"
     small: int = Field(6, ge=0)
     """Small crops of each image."""
-    scale: tuple[float, float] = (0.14, 1.0)
+    scale: Scale = (0.14, 1.0)
     """Share of the image's area that a large crop covers."""
     hidden: int = Field(2048, ge=1)
     """Width of the projector's hidden layer."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unlabel.backbones.base import Backbone
-from unlabel.config import Settings
+from unlabel.config import Scale, Settings
 from unlabel.data.recipes import RECIPES
 from unlabel.data.spec import Batch, Crops, ViewSpec
 from unlabel.errors import ConfigError
@@ -35,7 +35,7 @@ class ViewOptions(Settings):
     """Factor of the jitter; SimCLR uses 0.5 for CIFAR-10."""
     blur: bool = True
     """Whether the recipe's blur is used; SimCLR leaves it out for CIFAR-10."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Scale = (0.08, 1.0)
     """Share of the image's area that a large crop covers."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
@@ -50,7 +50,7 @@ class MultiCropOptions(ViewOptions):
     """Small crops of each image."""
     small_size: int | None = Field(None, ge=8)
     """Side of a small crop in pixels; 96/224 of the large one's when not given."""
-    small_scale: tuple[float, float] = (0.05, 0.14)
+    small_scale: Scale = (0.05, 0.14)
     """Share of the image's area that a small crop covers."""
 
 
