@@ -129,4 +129,4 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    pass  # seconds: the thread that hands batches over must not wait long
+    sys.setswitchinterval(1e-4)  # seconds: the thread that hands batches over must not wait long
