@@ -10,11 +10,11 @@ import torch
 
 from unlabel.backbones.base import Backbone
 from unlabel.backbones.saliency import TOP, attends, saliency
-from unlabel.data.crops import cut, reduction
+from unlabel.data.crops import cut
 from unlabel.data.images import normalise
 from unlabel.data.saliency.kinds import Kind, resized
 from unlabel.data.saliency.masks import to_mask
-from unlabel.data.store import Store
+from unlabel.data.store import Store, reduction
 from unlabel.errors import DataError
 from unlabel.machine import this_machine
 

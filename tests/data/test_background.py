@@ -198,3 +198,15 @@ def test_a_random_grey_of_floats_is_refused():
     views = ViewSpec({"a": Crops(8, background=BackgroundRemoval(0.5, "grey"))})
     with pytest.raises(ConfigError, match="known range"):
         batches(store, views)
+
+
+def test_large_crops_are_blurred_through_small_ones():
+    y, x = np.mgrid[:192, :192] / 192
+    before = np.stack([255 * x, 255 * (np.hypot(y - 0.5, x - 0.5) < 0.3), 200 * y], axis=2)
+    before = before.astype(np.uint8)
+    after = before.copy()
+    keep = np.zeros((192, 192), bool)
+    keep[0, 0] = True
+    remove_background(after, keep, "blur", MEAN, 0.5)
+    wanted = cv2.GaussianBlur(before, (0, 0), 19.2).astype(int)
+    assert np.abs(after - wanted)[~keep].mean() < 2

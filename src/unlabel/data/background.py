@@ -11,6 +11,8 @@ from unlabel.errors import ConfigError
 
 BLUR = 0.1
 """Sigma of the ``blur`` fill over the crop's side."""
+BLUR_SIDE = 32
+"""Pixels a side that are enough for so strong a blur."""
 
 
 def check_removal(group: str, removal: BackgroundRemoval, dtype: str) -> None:
@@ -47,10 +49,17 @@ def remove_background(
     if not keep.any():
         return
     if fill == "blur":
-        blurred = cv2.GaussianBlur(pixels, (0, 0), BLUR * len(pixels)).reshape(pixels.shape)
-        np.copyto(pixels, blurred, where=~keep[:, :, None])
+        np.copyto(pixels, _blurred(pixels), where=~keep[:, :, None])
         return
     level = np.array({"zero": 0.0, "mean": mean, "grey": grey}[fill])
     if pixels.dtype.kind != "f":
         level = np.rint(level * np.iinfo(pixels.dtype).max)
     pixels[~keep] = level
+
+
+def _blurred(pixels: np.ndarray) -> np.ndarray:
+    """A blurred copy, made of a small one: (S, S, C)."""
+    side = min(len(pixels), BLUR_SIDE)
+    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), BLUR * side)
+    return cv2.resize(small, pixels.shape[1::-1]).reshape(pixels.shape)

@@ -55,11 +55,6 @@ def _central(crops: Crops, sizes: np.ndarray) -> np.ndarray:
     return np.stack([top, left, box_height, box_width], axis=1)
 
 
-def reduction(spare: np.ndarray) -> np.ndarray:
-    """How much smaller (1, 2, 4 or 8) to decode images of ``spare`` times the side they need."""
-    return np.exp2(np.floor(np.log2(np.clip(spare, 1, 8)))).astype(np.int64)
-
-
 def cut(
     pixels: np.ndarray, box: np.ndarray, flip: bool, size: int, interpolation: str, out: np.ndarray
 ) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from unlabel.data.background import remove_background
-from unlabel.data.crops import cut, reduction
+from unlabel.data.crops import cut
 from unlabel.data.layers import cut_mask, cut_segments
 from unlabel.data.spec import Crops
+from unlabel.data.store import reduction
 
 
 @dataclass(frozen=True)

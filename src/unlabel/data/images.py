@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unlabel.data.crops import cut, reduction
-from unlabel.data.store import Store
+from unlabel.data.crops import cut
+from unlabel.data.store import Store, reduction
 
 CROP = 0.875
 """Side of the central square over the short side of the image, for sizes of at least ``LARGE``."""

@@ -129,7 +129,7 @@ class Store:
         Args:
             index: from 0 to ``len(self) - 1``.
             shrink: 1, 2, 4 or 8: a JPEG is decoded at that fraction of its size (rounded up),
-                which is faster. Other images come whole: look at the shape.
+                which is faster. Other images come whole: look at the shape. See `reduction`.
         """
         row = int(self.rows[index])
         files = self.files
@@ -231,6 +231,11 @@ class Store:
     def files(self) -> StoreFiles:
         """The files behind the rows, opened on first use by each process for itself."""
         return StoreFiles(self.path)
+
+
+def reduction(spare: np.ndarray) -> np.ndarray:
+    """How much smaller (1, 2, 4 or 8) to decode images of ``spare`` times the side they need."""
+    return np.exp2(np.floor(np.log2(np.clip(spare, 1, 8)))).astype(np.int64)
 
 
 def _changed(path: Path, sizes: dict[str, int]) -> str | None:

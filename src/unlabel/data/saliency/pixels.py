@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from unlabel.data.crops import reduction
-from unlabel.data.store import Store
+from unlabel.data.store import Store, reduction
 
 SIDE = 256
 """Longer side of images, and so of masks, in pixels."""
