@@ -58,9 +58,11 @@ def test_reasons_follow_from_machine_settings_and_store(small_run: PretrainConfi
     assert "optim.optimizer" not in found
     assert found["optim.schedule"].startswith("cosine: splitmask's recipe")
     assert found["held-out images"] == "16: 5% of the images, 16 at least"
-    split = dataclasses.replace(held_out.info, splits={"validation": 9})
+    split = dataclasses.replace(held_out.info, splits={"validation": 9, "test": 4})
     named = reasons(config, {}, (), machine, Store(held_out.path, split, held_out.rows))
     assert named["held-out images"] == "16: of the store's validation split"
+    assert named["test images"].startswith("4: left out")
+    assert "test images" not in found
 
 
 def test_collapse_is_warned_of_at_once_and_once(

@@ -40,6 +40,8 @@ def reasons(
         "optim.schedule": f"{optim.schedule}: {recipe}, after {optim.warmup:.0%} warm-up",
         "held-out images": _held_out(config, held_out),
     }
+    if tests := held_out.info.splits.get("test"):
+        found["test images"] = f"{tests:,}: left out, so that the run can be judged by them"
     new = (name for name in found if name not in chosen and name not in asked)
     return {**chosen, **{name: found[name] for name in new}}
 

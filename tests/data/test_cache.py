@@ -37,6 +37,10 @@ def test_a_folder_is_ingested_once(photos, monkeypatch):
     assert first.path.name.startswith("my-photos-")
 
 
+def test_several_files_are_named_after_their_folder(photos):
+    assert open_or_ingest(sorted(photos.glob("*.png"))).path.name.startswith("my-photos-")
+
+
 def test_a_change_is_seen(photos):
     first = open_or_ingest([photos])
     os.utime(photos / "3.png", ns=(1, 1))

@@ -42,7 +42,7 @@ def open_or_ingest(sources: Sequence[str | Path], image_size: int | None = None)
         return Store.open(Path(sources[0]))
     side = max(SHORT_SIDE, image_size or 0)
     made_of = f"{fingerprint(sources)[:12]}-{side}-v{FORMAT}"
-    out = cache_folder() / f"{_readable(sources[0])}-{made_of}"
+    out = cache_folder() / f"{_readable(sources[0], len(sources) > 1)}-{made_of}"
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(out.name + ".lock")):
         if not out.exists():
@@ -50,6 +50,10 @@ def open_or_ingest(sources: Sequence[str | Path], image_size: int | None = None)
     return Store.open(out)
 
 
-def _readable(source: str | Path) -> str:
-    name = Path(source).resolve().name if Path(source).exists() else str(source)
+def _readable(source: str | Path, several: bool) -> str:
+    """A source's name as part of a folder's; of several files that of the folder they are in."""
+    path = Path(source).resolve()
+    if several and path.is_file():
+        path = path.parent
+    name = path.name if path.exists() else str(source)
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:40] or "images"
