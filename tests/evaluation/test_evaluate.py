@@ -205,7 +205,7 @@ def test_other_channels_are_refused(tmp_path, shapes):
         np.zeros((8, 16, 16, 6), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None, None],
         np.arange(8) % 2,
     )
-    with pytest.raises(DataError, match="takes 3 channels, and the images have 6"):
+    with pytest.raises(DataError, match="takes images of 3 channels, and these have 6"):
         evaluate({"x": untrained(network())}, six, progress=False)
     with pytest.raises(DataError, match="6 channels of uint8, test images 3"):
         LabelledSets.of(six, shapes, 0)

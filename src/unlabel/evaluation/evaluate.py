@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unlabel.data.store import Store
-from unlabel.errors import UsageError
+from unlabel.errors import DataError, UsageError
 from unlabel.evaluation.results import PROTOCOLS, Result, Results
 from unlabel.evaluation.sets import LabelledSets
 from unlabel.evaluation.settings import EvaluationConfig
@@ -51,6 +51,7 @@ def evaluate(
     sets = LabelledSets.of(train, test, settings.seed)
     device = torch.device(device or this_machine().device)
     plan = _plan(subjects, sets, settings)
+    _refuse_other_channels(subjects, sets)
     results = Results()
     with _bar(sum(len(seeds) for *_, seeds in plan), progress) as advance:
         for name, subject in subjects.items():
@@ -94,6 +95,17 @@ def _plan(
         asked = ", ".join(settings.protocols) or "no protocol"
         raise UsageError(f"None of the {len(subjects)} subjects can be measured by {asked}.")
     return plan
+
+
+def _refuse_other_channels(subjects: Mapping[str, Subject], sets: LabelledSets) -> None:
+    """Raise DataError, before anything is measured, for a network that takes other images."""
+    has = sets.train.info.channels
+    for name, subject in subjects.items():
+        if subject.channels not in (None, has):
+            raise DataError(
+                f"{name} takes images of {subject.channels} channels, and these have {has}. "
+                "Compare networks that take the same images."
+            )
 
 
 def _seeds(protocol: str, size: str, sets: LabelledSets, settings: EvaluationConfig) -> range:

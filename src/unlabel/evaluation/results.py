@@ -242,10 +242,11 @@ class Results:
         caption = f"Labels: a class, or a share of them{escape(warnings)}"
         table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
         gap = " " if len(subjects) <= ABREAST else "\n"
-        table.add_column("Protocol")
-        table.add_column("Labels", justify="right")
+        table.add_column("Protocol", overflow="fold")
+        table.add_column("Labels", justify="right", overflow="fold")
         for subject in subjects:
-            table.add_column(escape(subject.replace(" ", gap)), justify="right")
+            name = escape(subject.replace(" ", gap))
+            table.add_column(name, justify="right", overflow="fold")
         cells = {(r.protocol, r.labels, r.subject): _cell(r, gap) for r in self}
         kinds = dict.fromkeys((r.protocol, r.labels) for r in self)
         previous = None

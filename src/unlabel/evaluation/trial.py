@@ -13,7 +13,7 @@ from torch import Tensor
 from unlabel.analysis.knn import predict_knn
 from unlabel.backbones.base import Backbone
 from unlabel.data.images import Images
-from unlabel.errors import DataError, UsageError
+from unlabel.errors import UsageError
 from unlabel.evaluation.classifier import Classifier
 from unlabel.evaluation.features import extract
 from unlabel.evaluation.finetune import finetune
@@ -34,12 +34,6 @@ class Trial:
         settings: EvaluationConfig,
         device: torch.device,
     ) -> None:
-        has = sets.train.info.channels
-        if subject.channels not in (None, has):
-            raise DataError(
-                f"A network to be measured takes {subject.channels} channels, and the images have "
-                f"{has}. Compare networks that take the same images."
-            )
         self.subject = subject
         self.sets = sets
         self.settings = settings
