@@ -75,6 +75,13 @@ def test_unknown_names_do_not_wait_for_torch(arguments: list[str], photos: Path)
     assert "torch" not in done.stdout.split()
 
 
+def test_plain_sources_are_told_and_counted(photos: Path, capsys):
+    assert run(["pretrain", "photos", "--steps", "1"]) == 65  # four images are too few
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Looking through photos" in said
+    assert "4 found: 4 images kept in" in said
+
+
 def test_what_can_work_passes(tmp_path: Path):
     check({})
     check({"batch_size": "auto", "epochs": 0.5, "optim.clip_grad": None}, tmp_path / "new" / "run")

@@ -14,7 +14,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
-from unlabel.data.store import Store
+from unlabel.data.store import MANIFEST, Store
 from unlabel.data.views import used_layers
 from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
@@ -63,8 +63,11 @@ def start_run(
 
 def _images(sources: Sequence[str], image_size: int | None) -> Store:
     """The store of the sources; of plain ones it is told what became of them."""
+    plain = not all((Path(source) / MANIFEST).is_file() for source in sources)
+    if plain and processes().is_main_process:
+        console.print(f"Looking through {sources[0]}", style="dim", markup=False)
     store = open_or_ingest(sources, image_size)
-    report = None if store.path in map(Path, sources) else IngestReport.read(store.path)
+    report = IngestReport.read(store.path) if plain else None
     if report is not None and processes().is_main_process:
         why = f" Why: {store.path / REPORT}" if report.refused else ""
         console.print(report.count() + why, markup=False)

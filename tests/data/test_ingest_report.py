@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unlabel.data import ingest as ingesting
 from unlabel.data.ingest import ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
 
@@ -69,3 +70,12 @@ def test_a_report_of_an_earlier_version_is_passed_over(tmp_path: Path):
     assert IngestReport.read(tmp_path) is None
     (tmp_path / REPORT).write_text(json.dumps({"store": "old", "images": 3}))
     assert IngestReport.read(tmp_path) is None
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(photos: Path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingesting, "write_parts", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        ingest([photos], photos.parent / "store", progress=False)

@@ -97,7 +97,7 @@ def _leave_with(parent: Any) -> None:
 
 @contextmanager
 def alone(work: Path) -> Iterator[None]:
-    """Hold the lock beside ``work``, and turn failures of the disk into a helpful error.
+    """Hold the lock beside ``work``; say what to do after Ctrl-C or a failing disk.
 
     Raises:
         OutputExists: another process works there.
@@ -113,6 +113,10 @@ def alone(work: Path) -> Iterator[None]:
                 Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         raise OutputExists(f"Another process is writing {work}. Wait for it.") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "Interrupted. What is finished is kept; the same command goes on from there."
+        ) from None
     except OSError as error:
         raise StorageError(
             f"Writing {work} failed: {error.strerror or error}. What is finished is kept; make "
