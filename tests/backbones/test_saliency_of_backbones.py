@@ -85,3 +85,17 @@ def test_every_family_has_a_map(name, size, arguments, grid):
     assert found.shape == (2, *grid)
     assert found.isfinite().all()
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_maps_of_convolutions_lie_where_their_pixels_are(seed):
+    """A disc in the middle: without the half cell, its map lies 1/16 down and to the right."""
+    torch.manual_seed(seed)
+    backbone = build_backbone(ModelConfig(name="resnet_nano", image_size=256)).eval()
+    at = torch.arange(256) - 127.5
+    disc = (at[:, None] ** 2 + at**2 < 60**2).float()
+    found = saliency(backbone, disc.expand(1, 3, -1, -1) * 4 - 1)[0]
+    weights = (found - found.min()) / (found - found.min()).sum()
+    cells = (torch.arange(8) + 0.5) / 8
+    assert (weights.sum(0) * cells).sum() == pytest.approx(0.5, abs=0.03)
+    assert (weights.sum(1) * cells).sum() == pytest.approx(0.5, abs=0.03)

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unlabel.backbones.base import Backbone
+from unlabel.backbones.resnet import ResNet
 from unlabel.backbones.vit import ViT
 
 TOP = 0.6
@@ -34,7 +36,8 @@ def saliency(backbone: Backbone, images: Tensor) -> Tensor:
     """
     if attends(backbone):
         return _unspent(class_attention(backbone, images))
-    return _main_axis(backbone.feature_map(images).float())
+    features = backbone.feature_map(images).float()
+    return _main_axis(_centred(features) if isinstance(backbone, ResNet) else features)
 
 
 def class_attention(backbone: Backbone, images: Tensor) -> Tensor:
@@ -60,6 +63,14 @@ def _unspent(attention: Tensor) -> Tensor:
     sorted_, order = flat.sort(dim=1, descending=True)
     before = sorted_.cumsum(dim=1) - sorted_
     return (1 - torch.zeros_like(flat).scatter(1, order, before)).view_as(attention)
+
+
+def _centred(features: Tensor) -> Tensor:
+    """The map (B, D, h, w) with each cell in the middle of the pixels that it stands for.
+
+    Convolutions with a stride see around the first of these pixels, half a cell up and to the left.
+    """
+    return F.avg_pool2d(F.pad(features, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
 
 
 def _main_axis(features: Tensor) -> Tensor:
