@@ -258,3 +258,13 @@ def test_ctrl_c_says_how_to_continue_and_ends_with_its_code(
 def test_a_usage_error_points_to_the_verbs_own_help(verb: str, capsys):
     assert run([verb, "--bogus"]) == 2
     assert f"Try: unlabel {verb} --help" in capsys.readouterr().err
+
+
+def test_help_shows_defaults_as_they_are_typed(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["evaluate", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "[default: knn linear finetune]" in said
+    assert "[default: 1% 10% all]" in said
+    assert run(["pretrain", "--help"]) == 0
+    assert "--no-overwrite" not in capsys.readouterr().out

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     File = str | PathLike[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
     IngestReport = Kind = Results = Machine = Run = Written = object
-    Set = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
+    Set = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]
     File = Path
 
 Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
 Segments = Literal["felzenszwalb"] | None
-Many = Parameter(consume_multiple=True, negative=())
+Many = Parameter(consume_multiple=True, show_default=lambda values: " ".join(values) or "none")
 """An option that takes several values: ``--labels 1 5 all``."""
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from unlabel import api
@@ -24,6 +24,7 @@ app = App(
     name="unlabel",
     help="Pre-train vision backbones on your own unlabelled images, and measure what it brought.",
     version_flags=["--version"],
+    default_parameter=Parameter(negative=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
