@@ -85,7 +85,7 @@ def _shown(store: Store, index: int, name: str, layers: dict[str, Layer]) -> Sho
         if layer == "foreground":
             kept = np.where(mask[:, :, None] > 0, image, 0)
             pictures += [("foreground", _embedded(mask, ".png"))]
-            pictures += [("without background", _embedded(kept, ".jpg"))]
+            pictures += [("kept", _embedded(kept, ".jpg"))]
             remarks.append(f"{(mask > 0).mean():.0%} foreground")
         else:
             pictures.append((layer, _embedded(_coloured(mask), ".png")))
