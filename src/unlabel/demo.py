@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def run_demo(out: Path, steps: int | None = None, *, overwrite: bool = False) ->
     console.print(f"[bold]2.[/bold] unlabel ingest {images} --out {store}")
     console.print(str(ingest([images], store, overwrite=overwrite)))
     console.print(f"[bold]3.[/bold] unlabel pretrain {store} (on the training split, no labels)")
-    asked = {"steps": steps or STEPS, "options.flip": 0.0}
+    asked: dict[str, Any] = {"steps": steps or STEPS, "options.flip": 0.0}
     run = start_run([str(store)], asked, out=out, overwrite=overwrite)
     console.print(f"[bold]4.[/bold] unlabel pretrain {store} --method {BESIDE}")
     asked = {"steps": steps or BESIDE_STEPS, "options.flip": 0.0, "method": BESIDE}

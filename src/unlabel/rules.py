@@ -222,8 +222,10 @@ def _cores() -> int:
 
 def _workers(machine: Machine) -> tuple[int, str]:
     cores = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if machine.device == "cpu" and cores == 1:
+        return 0, "one processor reads images and computes in turn"
     if machine.device == "cpu":
-        return (1 if cores > 1 else 0), "one process reads images while the others compute"
+        return 1, "one process reads images while the others compute"
     return min(16, max(1, cores - 1)), f"{cores} processors feed one accelerator"
 
 
