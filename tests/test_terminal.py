@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from unlabel import terminal
 from unlabel.api import pretrain
 from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
@@ -85,7 +87,9 @@ def test_collapse_is_warned_of_at_once_and_once(
     assert "optim.lr" in events[warnings[0]]
 
 
-def test_warnings_stand_beside_the_bar(capsys):
+def test_warnings_stand_beside_the_bar(monkeypatch: pytest.MonkeyPatch, capsys):
+    screen = Console(stderr=True, force_terminal=True, width=100, highlight=False)
+    monkeypatch.setattr(terminal, "console", screen)
     with Bar(show=True) as bar:
         bar.watch(1, 9, 100.0, 0.5)
         bar.tell("Warning: [the] features collapsed")
@@ -96,3 +100,12 @@ def test_warnings_stand_beside_the_bar(capsys):
     assert "Warning: [the] features collapsed" in said
     assert "1/9" in said
     assert "nothing" not in said
+
+
+def test_a_log_file_gets_a_line_for_every_tenth(capsys):
+    with Bar(show=True) as bar:
+        for done in range(1, 101):
+            bar.watch(done, 100, 64.0, 0.25)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "10 of 100 steps, 64 images/s, loss 0.2500"
+    assert len(said) == 10

@@ -57,7 +57,10 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 class Bar(AbstractContextManager["Bar"]):
-    """A progress bar from the first step on; what is told meanwhile stands above it."""
+    """A progress bar from the first step on; what is told meanwhile stands above it.
+
+    In a file that is written instead of a terminal, a line for every tenth of the run.
+    """
 
     def __init__(self, show: bool) -> None:
         columns = (
@@ -68,8 +71,9 @@ class Bar(AbstractContextManager["Bar"]):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=console, disable=not show)
         self.show = show
+        self.live = console.is_terminal or console.is_jupyter
+        self.progress = Progress(*columns, console=console, disable=not (show and self.live))
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
@@ -82,6 +86,8 @@ class Bar(AbstractContextManager["Bar"]):
 
     def watch(self, done: int, steps: int, speed: float, loss: float) -> None:
         """Show how far training is: updates done of all, images a second, loss."""
+        if self.show and not self.live and 10 * done // steps > 10 * (done - 1) // steps:
+            console.print(f"{done:,} of {steps:,} steps, {speed:,.0f} images/s, loss {loss:.4f}")
         if not self.progress.tasks:
             self.progress.start()
             self.progress.add_task("", total=steps, speed=speed, loss=loss)
