@@ -118,7 +118,8 @@ def load_into(
         raise ConfigError(
             f"The weights in {source} do not fit the model:\n"
             + "\n".join(lines)
-            + "\nChoose the model that they were trained with (--model, --patch-size, --in-chans)."
+            + "\nChoose the model that they were trained with: --model, --patch-size, "
+            "--set model.in_chans=N."
         )
     model.load_state_dict(fitted, strict=False)
 
