@@ -169,3 +169,19 @@ def test_the_command_line_makes_layers_with_a_store_and_after_it(tmp_path, capsy
 
 def test_the_verb_stays_a_function_beside_its_module():
     assert callable(unlabel.saliency)
+
+
+def test_a_new_store_stays_if_its_masks_are_interrupted(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "x.npy", np.stack([bright_disc(i)[0] for i in range(IMAGES)]))
+    out = tmp_path / "store"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    made = ["ingest", str(tmp_path / "x.npy"), "--out", str(out), "--saliency", "spectral"]
+    with monkeypatch.context() as patched:
+        patched.setattr("unlabel.data.saliency.kinds.to_mask", stop)
+        assert run([*made, "--workers", "1"]) == 130
+    assert "unlabel saliency" in " ".join(capsys.readouterr().err.split())
+    assert run(["saliency", str(out), "--kind", "spectral", "--workers", "1"]) == 0
+    assert Store.open(out).layers == {"foreground"}

@@ -88,10 +88,9 @@ def ingest(
         overwrite=overwrite,
     )
     if kinds:
-        from unlabel.data.store import Store
-        from unlabel.saliency import write_layers
+        from unlabel.saliency import write_layers_of_new
 
-        report.layers = write_layers(Store.open(Path(out)), kinds, workers=workers)
+        report.layers = write_layers_of_new(Path(out), kinds, workers)
     return report
 
 

@@ -121,6 +121,17 @@ def write_layers(
     return tuple(lines)
 
 
+def write_layers_of_new(path: Path, kinds: dict[str, Kind], workers: int | None) -> tuple[str, ...]:
+    """`write_layers` for a store that was just ingested, which stays if this is interrupted."""
+    try:
+        return write_layers(Store.open(path), kinds, workers=workers)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted. {path} holds all images; go on with its masks alone: "
+            f"unlabel saliency {path} --kind KIND (or --segments felzenszwalb)"
+        ) from None
+
+
 def _foreground(text: str) -> Kind:
     name, _, source = text.partition(":")
     if name == "onnx" and source:
