@@ -49,7 +49,7 @@ def build(name: str, model: str = "vit", channels: int = 3, **options) -> Method
     torch.manual_seed(0)
     config = MODELS[model].model_copy(update={"in_chans": channels})
     config = ModelConfig(**config.model_dump())
-    data = DataInfo(64, CLASSES, mean=(0.5,) * channels, std=(0.25,) * channels)
+    data = DataInfo(64, CLASSES, mean=(0.5,) * channels, std=(0.25,) * channels, segments=True)
     given = {k: v for k, v in SMALL.items() if k in methods()[name].Options.model_fields}
     method = build_method(name, build_backbone(config), given | options, data)
     size, group = config.image_size, next(iter(method.spec.crops))
@@ -87,7 +87,12 @@ def batch_for(method: Method, images: int = 8, seed: int = 0) -> Batch:
     key = np.arange(images, dtype=np.uint64) + np.uint64(seed * 1000)
     masks = {g: torch.from_numpy(draw_masks(spec, key)) for g, spec in method.spec.masks.items()}
     ids = torch.arange(images)
-    return Batch(views, masks, ids, labels=ids % CLASSES)
+    segments = {
+        group: torch.randint(0, 3, (images, crops.count, *(crops.segments,) * 2), dtype=torch.uint8)
+        for group, crops in method.spec.crops.items()
+        if crops.segments
+    }
+    return Batch(views, masks, ids, labels=ids % CLASSES, segments=segments)
 
 
 def take_steps(
@@ -192,7 +197,7 @@ def test_sizes_work_or_are_refused_with_a_reason(name, size, patch):
     if not methods()[name].needs <= backbone.serves:
         pytest.skip("for another family of backbones")
     given = {k: v for k, v in SMALL.items() if k in methods()[name].Options.model_fields}
-    data = DataInfo(64, CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)
+    data = DataInfo(64, CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3, segments=True)
     try:
         method = build_method(name, backbone, given, data)
         method.prepare(toy_images(16, size))

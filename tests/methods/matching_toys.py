@@ -18,7 +18,7 @@ RESNET = ModelConfig(name="resnet18", image_size=16)
 def toy(name: str, model: ModelConfig = RESNET, images: int = 64, **options) -> Method:
     """The method around a small backbone, in evaluation mode."""
     torch.manual_seed(0)
-    data = DataInfo(images, 0, mean=(0.5,) * 3, std=(0.25,) * 3)
+    data = DataInfo(images, 0, mean=(0.5,) * 3, std=(0.25,) * 3, segments=True)
     small = {"hidden": 32, "out": 16}
     return build_method(name, build_backbone(model), small | options, data).eval()
 
@@ -30,7 +30,16 @@ def batch_for(method: Method, images: int = 5, seed: int = 1) -> Batch:
         name: torch.randn(images, crops.count, 3, crops.size, crops.size)
         for name, crops in method.spec.crops.items()
     }
-    return Batch(views, {}, torch.arange(images))
+    return Batch(views, {}, torch.arange(images), segments=segments_for(method, images))
+
+
+def segments_for(method: Method, images: int) -> dict[str, Tensor]:
+    """Random ones for the crops that want them, over three numbers."""
+    return {
+        name: torch.randint(0, 3, (images, crops.count, *(crops.segments,) * 2), dtype=torch.uint8)
+        for name, crops in method.spec.crops.items()
+        if crops.segments
+    }
 
 
 def crops_of(batch: Batch) -> list[Tensor]:
