@@ -59,8 +59,8 @@ def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:
     for name in compare:
         if (Path(name) / "config.yaml").is_file():
             other = Run.open(Path(name))
-            named = f"{other.path.resolve().name} ({other.config.method})"
-            named = f"{name} ({other.config.method})" if named in found else named
+            named = other.path.resolve().name
+            named = name if named in found else named
             found[named] = pretrained(load_backbone(other), _learnt_from(other))
         else:
             found[name] = _other(name, run.config.model)

@@ -33,6 +33,8 @@ PROTOCOLS = {
 
 ABREAST = 4
 """Subjects that a terminal of 80 characters shows with their intervals beside them, not below."""
+UNBROKEN = 48
+"""Most letters of the subjects' longest words that fit a terminal of 80 beside the rest."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,22 @@ class Results:
         subjects = list(dict.fromkeys(r.subject for r in self))
         warnings = "".join(f"\nWarning: {warning}" for warning in self.warnings())
         caption = f"Labels: a class, or a share of them{escape(warnings)}"
-        table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
+        table = Table(
+            title=title,
+            caption=caption,
+            box=SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
         gap = " " if len(subjects) <= ABREAST else "\n"
-        table.add_column("Protocol", overflow="fold")
-        table.add_column("Labels", justify="right", overflow="fold")
-        for subject in subjects:
+        words = [len(max(subject.split(), key=len)) for subject in subjects]
+        whole = sum(words) <= UNBROKEN  # else words are broken, so that every column is seen
+        table.add_column("Protocol", overflow="fold", min_width=11 if whole else None)
+        table.add_column("Labels", justify="right", overflow="fold", min_width=6 if whole else None)
+        for subject, width in zip(subjects, words, strict=True):
             name = escape(subject.replace(" ", gap))
-            table.add_column(name, justify="right", overflow="fold")
+            least = max(width, 6) if whole else None
+            table.add_column(name, justify="right", overflow="fold", min_width=least)
         cells = {(r.protocol, r.labels, r.subject): _cell(r, gap) for r in self}
         kinds = dict.fromkeys((r.protocol, r.labels) for r in self)
         previous = None
