@@ -27,8 +27,8 @@ from unlabel.training.run import Run
 
 STEPS = 1000
 """Updates that two cores make in about two minutes."""
-BESIDE, BESIDE_STEPS = "splitmask", 900
-"""The other method, and updates that two cores make in a minute and a half."""
+BESIDE, BESIDE_STEPS = "splitmask", 500
+"""The other method, and updates that two cores make in less than a minute."""
 TEST_SHARE = 5
 """One image in so many is for testing, and never trained on."""
 
