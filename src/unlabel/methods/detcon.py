@@ -70,13 +70,11 @@ class DetCon(Method):
     def forward(self, batch: Batch, progress: Progress) -> Losses:
         """Both directions, added."""
         crops = torch.cat(large_crops(batch))
-        grids = torch.cat([grid for views in batch.segments.values() for grid in views.unbind(1)])
+        grids = torch.cat([g for name in batch.views for g in batch.segments[name].unbind(1)])
         # The held-out loss is always of the same segments.
         step = progress.step if self.training else 0
-        images, total = len(batch.ids), len(from_all(batch.ids))
-        first = rank() * images
         draws = [
-            sample_ids(grid, self.options.segments, total, first, seed=2 * step + view)
+            sample_ids(grid, self.options.segments, seed=2 * step + view)
             for view, grid in enumerate(grids.chunk(2))
         ]
         ids = torch.cat(draws)
@@ -123,26 +121,22 @@ def contrast_segments(
         other_ids: likewise in the other.
         tau: what cosines are divided by.
     """
+    images, segments = ids.shape
+    itself = ids[:, :, None] == ids[:, None]
+    answers = ids[:, :, None] == other_ids[:, None]
     with full_precision(predicted):
-        rows = predicted.flatten(0, 1)
-        there = rows @ from_all(other).flatten(0, 1).T / tau
-        here = rows @ from_all(same).flatten(0, 1).T / tau
-        answers = _at_own_image(ids[:, :, None] == other_ids[:, None], there)
-        itself = _at_own_image(ids[:, :, None] == ids[:, None], here)
-        scores = torch.cat([there, here.masked_fill(itself, float("-inf"))], dim=1)
-        likelihoods = scores.log_softmax(1)[:, : there.shape[1]]
-        count = answers.sum(1)
-        loss = -(likelihoods * answers).sum(1) / count.clamp(min=1)
-        return (loss * (count > 0) / itself.sum(1)).mean()
-
-
-def _at_own_image(same: Tensor, scores: Tensor) -> Tensor:
-    """``same`` (B, M, M), between the segments of one image, as a mask of ``scores`` (B M, G M)."""
-    images, segments = same.shape[:2]
-    mask = torch.zeros_like(scores, dtype=torch.bool).view(images, segments, -1, segments)
-    row = torch.arange(images, device=same.device)
-    mask[row, :, row + rank() * images] = same
-    return mask.view_as(scores)
+        candidates = torch.cat([from_all(other), from_all(same)])
+        image = torch.arange(images, device=ids.device)
+        there = image + rank() * images
+        here = there + len(candidates) // 2
+        # Added to the scores: minus infinity leaves a candidate out.
+        left_out = predicted.new_zeros(images, segments, len(candidates), segments)
+        left_out[image, :, here] = (~itself).to(predicted.dtype).log()
+        rows, columns = (predicted / tau).flatten(0, 1), candidates.flatten(0, 1)
+        scores = torch.addmm(left_out.flatten(0, 1).flatten(1), rows, columns.T)
+        likelihoods = scores.log_softmax(1).view_as(left_out)[image, :, there]
+        loss = -(likelihoods * answers).sum(2) / answers.sum(2).clamp(min=1)
+        return (loss / itself.sum(2)).mean()
 
 
 def _spec(options: DetConOptions, backbone: Backbone, data: DataInfo) -> ViewSpec:

@@ -8,30 +8,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unlabel.methods.parts.gather import processes, rank
+
 IDS = 256
 """Segments are numbered by a byte."""
 
 
-def sample_ids(grid: Tensor, count: int, total: int, first: int, seed: int) -> Tensor:
+def sample_ids(grid: Tensor, count: int, seed: int) -> Tensor:
     """Sample segments of each image, uniformly among those there are, with replacement.
 
     Args:
         grid: uint8 (B, h, w), the segment of each cell.
         count: M.
-        total: images of all processes together, for all of which is drawn.
-        first: place of this process's first image among them.
-        seed: of the draw, the same in every process.
+        seed: of the draw, the same in every process: each draws for all images and keeps its own.
 
     Returns:
         int64 (B, M), ids.
     """
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(total, count, generator=generator)[first : first + len(grid)]
+    draws = torch.rand(processes(), len(grid), count, generator=generator)[rank()]
     cells = grid.flatten(1).long()
     there = torch.zeros(len(grid), IDS, dtype=torch.int64, device=grid.device)
     there.scatter_(1, cells, 1)
     order = there.cumsum(1)
-    wanted = (draws.to(grid.device) * order[:, -1:]).floor().long() + 1
+    wanted = (draws.to(grid.device, non_blocking=True) * order[:, -1:]).floor().long() + 1
     return torch.searchsorted(order, wanted)
 
 
