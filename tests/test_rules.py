@@ -85,6 +85,30 @@ def test_lars_is_for_large_batches_of_convolutions(store, model, batch, optimize
     assert plain.config.optim.optimizer == "lars"
 
 
+@pytest.mark.parametrize(
+    ("method", "model", "optimizer", "lr"),
+    [
+        ("simclr", "resnet18", "adamw", 5e-4),
+        ("simclr", "resnet18", "lars", 0.3),
+        ("byol", "vit_micro", "lars", 0.3),
+        ("mae", "vit_micro", "sgd", 0.2),
+        ("dino", "resnet18", "sgd", 0.2),
+    ],
+)
+def test_an_optimiser_that_was_asked_for_gets_a_rate_that_suits_it(
+    store, method, model, optimizer, lr
+):
+    asked = {"method": method, "model.name": model, "optim.optimizer": optimizer}
+    optim = choose(of_size(store, 50_000, 64), CLUSTER, asked).config.optim
+    assert (optim.optimizer, optim.lr) == (optimizer, lr)
+
+
+@pytest.mark.parametrize("model", ["wide_resnet50_2", "resnext50_32x4d", "seresnet50"])
+def test_every_network_of_the_family_is_a_resnet(store, model):
+    config = choose(of_size(store, 5000, 200), CLUSTER, {"model.name": model}).config
+    assert (config.method, config.optim.optimizer, config.model.drop_path) == ("simclr", "sgd", 0)
+
+
 def test_small_images_are_not_blurred(store: Store):
     for side, blur in ((32, False), (100, True)):
         asked = {"method": "byol"}

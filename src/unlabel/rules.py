@@ -13,7 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlabel.config import PretrainConfig, nested, validated
+from unlabel.backbones.base import Backbone
+from unlabel.backbones.build import family_of
+from unlabel.backbones.resnet import ResNet
+from unlabel.backbones.swin import SwinV2
+from unlabel.backbones.vit import ViT
+from unlabel.config import ModelConfig, PretrainConfig, nested, validated
 from unlabel.data.store import Store
 from unlabel.errors import UsageError
 from unlabel.machine import Machine
@@ -42,6 +47,12 @@ SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.2, "betas": (0.9, 0.999), "weight
 6 epochs of CIFAR-10, came to 50 %, 52 % and 54 % by kNN at 0.06, 0.12 and 0.3."""
 SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
 """In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": SMALL_BATCH_SGD,
+    "adamw": SMALL_BATCH_ADAMW,
+    "lars": {"lr": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-6},
+}
+"""What each optimiser starts from where a recipe has another; LARS's values are SimCLR's."""
 PROCESSOR_SAMPLES = {True: 1_000_000, False: 100_000}
 """Images seen without an accelerator, small images and others."""
 
@@ -79,14 +90,15 @@ def choose(
     size = pick("model.image_size", *_image_size(store.info.median_side, machine))
     convolutional = issubclass(method.Options, ViewOptions) and not patches
     name = pick("model.name", *_model(convolutional, images, size, machine))
-    if name.startswith("vit"):
+    family = family_of(ModelConfig(name=name))
+    if family is ViT:
         pick("model.patch_size", *_patch_size(size, machine))
     batch = pick("batch_size", *_batch_size(images, machine))
     if tune:
-        _adapt(pick, method, name, size, batch, machine)
+        _adapt(pick, method, family, size, batch, machine)
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
     pick("workers", *_workers(machine))
-    drop_path = 0.0 if name.startswith("resnet") else method.drop_path  # the papers' transformers'
+    drop_path = 0.0 if family is ResNet else method.drop_path  # the papers' transformers'
     recipe = {
         "data": str(store.path.resolve()),
         "model": {"in_chans": store.info.channels, "drop_path": drop_path},
@@ -113,10 +125,10 @@ class _Picker:
 
 def method_for(asked: Mapping[str, Any], machine: Machine) -> tuple[str, str]:
     """By the kind of network where one was asked for, else by how long a run can be."""
-    model = asked.get("model.name") or ("vit" if asked.get("model.patch_size") else None)
-    for prefix, method in (("resnet", "simclr"), ("swinv2", "simmim"), ("vit", "splitmask")):
-        if model is not None and model.startswith(prefix):
-            return method, f"suits {model}"
+    model = asked.get("model.name") or ("vit_micro" if asked.get("model.patch_size") else None)
+    if model is not None:
+        suits = {ResNet: "simclr", SwinV2: "simmim", ViT: "splitmask"}
+        return suits[family_of(ModelConfig(name=model))], f"suits {model}"
     if machine.device == "cpu":
         return "simclr", "matching views learns most in minutes on a processor"
     return "splitmask", "learns from few images where there is time, and needs no labels"
@@ -129,10 +141,15 @@ def refuse_two_lengths(asked: Mapping[str, Any]) -> None:
 
 
 def _adapt(
-    pick: _Picker, method: type[Method], name: str, size: int, batch: int, machine: Machine
+    pick: _Picker,
+    method: type[Method],
+    family: type[Backbone],
+    size: int,
+    batch: int,
+    machine: Machine,
 ) -> None:
     """Settings that published recipes, made for large images and batches, need changed here."""
-    convolutional = name.startswith("resnet")
+    convolutional = family is ResNet
     processor = machine.device == "cpu" and size <= SMALL
     if processor and convolutional:
         pick("model.enlarge", 2, "faster: the first stage sees one cell every second pixel")
@@ -145,13 +162,22 @@ def _adapt(
             pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
         if method.Options.model_fields["colours"].default in STRONG_COLOURS:
             pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
-    if method.recipe.optimizer != "lars" or (convolutional and batch >= LARS_FROM):
+    _adapt_optimizer(pick, method, convolutional, batch)
+
+
+def _adapt_optimizer(pick: _Picker, method: type[Method], convolutional: bool, batch: int) -> None:
+    """Another optimiser than the recipe's comes with a rate, decays and momentum of its own."""
+    own, asked = method.recipe.optimizer, pick.settings.get("optim.optimizer")
+    if own != "lars" or (convolutional and batch >= LARS_FROM):
+        fits, why = own, ""
+    elif convolutional:
+        fits, why = "sgd", f"LARS is for batches of {LARS_FROM:,} and more"
+    else:
+        fits, why = "adamw", "LARS is for ResNets"
+    if (asked or fits) == own:
         return
-    why = (
-        f"LARS is for batches of {LARS_FROM:,} and more" if convolutional else "LARS is for ResNets"
-    )
-    for key, value in (SMALL_BATCH_SGD if convolutional else SMALL_BATCH_ADAMW).items():
-        pick(f"optim.{key}", value, why)
+    for key, value in OPTIMIZERS.get(asked or fits, {}).items():
+        pick(f"optim.{key}", value, "suits the optimiser that was asked for" if asked else why)
 
 
 def _image_size(side: int, machine: Machine) -> tuple[int, str]:
