@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop
 
 from unlabel.data.crops import cut, draw_boxes
+from unlabel.data.pixels import shrunk
 from unlabel.data.random import keys
 from unlabel.data.spec import Crops
 
@@ -109,3 +110,15 @@ def test_a_crop_of_its_own_size_is_not_resampled(channels):
     out = np.empty((28, 28, channels), np.uint8)
     cut(pixels, np.array([4, 9, 28, 28]), True, 28, "bicubic", out)
     np.testing.assert_array_equal(out, pixels[4:32, 9:37][:, ::-1])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 12])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_any_number_of_channels_is_shrunk_as_each_would_be_alone(channels: int, dtype: str):
+    rng = np.random.default_rng(0)
+    pixels = (rng.random((31, 29, channels)) * 200).astype(dtype)
+    small = shrunk(pixels, 13, 11)
+    assert small.shape == (13, 11, channels)
+    assert small.dtype == dtype
+    for c in range(channels):
+        assert np.array_equal(small[:, :, c : c + 1], shrunk(pixels[:, :, c : c + 1], 13, 11))

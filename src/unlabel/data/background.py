@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from unlabel.data.pixels import shrunk
 from unlabel.data.random import uniform
 from unlabel.data.spec import BackgroundRemoval
 from unlabel.errors import ConfigError
@@ -60,6 +61,6 @@ def remove_background(
 def _blurred(pixels: np.ndarray) -> np.ndarray:
     """A blurred copy, made of a small one: (S, S, C)."""
     side = min(len(pixels), BLUR_SIDE)
-    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    small = shrunk(pixels, side, side)
     small = cv2.GaussianBlur(small, (0, 0), BLUR * side)
     return cv2.resize(small, pixels.shape[1::-1]).reshape(pixels.shape)

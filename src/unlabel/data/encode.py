@@ -14,7 +14,7 @@ import simplejpeg
 from unlabel.data.decode import decode
 from unlabel.data.duplicates import THUMBNAIL, sketch
 from unlabel.data.items import Item
-from unlabel.data.pixels import Decoded, Refused, as_image
+from unlabel.data.pixels import Decoded, Refused, as_image, shrunk
 from unlabel.data.store import JPEG, PNG, RAW
 
 RAW_SIDE = 64
@@ -120,13 +120,11 @@ class Encoder:
 
 def shrink(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
     """Pixels (H, W, C) with a shorter side of at most ``short_side``; the same array if it is."""
-    height, width, channels = pixels.shape
+    height, width = pixels.shape[:2]
     if short_side is None or min(height, width) <= short_side:
         return pixels
     scale = short_side / min(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return small.reshape(size[1], size[0], channels)
+    return shrunk(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def moments(pixels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 KINDS = {np.dtype(t) for t in ("uint8", "uint16", "float32")}
@@ -91,3 +92,12 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def shrunk(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pixels (H, W, C) averaged down to (height, width, C), any number of channels."""
+    parts = [
+        cv2.resize(pixels[:, :, at : at + 4], (width, height), interpolation=cv2.INTER_AREA)
+        for at in range(0, pixels.shape[2], 4)  # OpenCV averages at most four at once
+    ]
+    return np.concatenate([part.reshape(height, width, -1) for part in parts], axis=2)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from unlabel.data.pixels import shrunk
 from unlabel.data.store import Store, reduction
 
 SIDE = 256
@@ -20,7 +20,7 @@ def small_rgb(store: Store, index: int, side: int = SIDE) -> np.ndarray:
     size = mask_size(store.sizes[index], side)
     image = store.image(index, int(reduction(store.sizes[index].max() / side)))
     if image.shape[:2] != size:
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
+        image = shrunk(image, *size)
     if image.shape[2] != 3:
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     return image if image.dtype == np.uint8 else _stretched(image)
