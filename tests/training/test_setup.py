@@ -10,8 +10,9 @@ import pytest
 from unlabel.config import PretrainConfig
 from unlabel.data.ingest import ingest
 from unlabel.data.store import Store
-from unlabel.errors import DataError
-from unlabel.training.setup import split_store
+from unlabel.errors import ConfigError, DataError
+from unlabel.training.run import Run
+from unlabel.training.setup import assemble, split_store
 
 
 def store_of(folder: Path, **counts: int) -> PretrainConfig:
@@ -63,3 +64,12 @@ def test_enough_images_are_held_out_to_judge_by(tmp_path: Path, images: int, hel
 def test_a_handful_of_images_is_too_few(tmp_path: Path):
     with pytest.raises(DataError, match="at least 8"):
         split_store(store_of(tmp_path, none=7))
+
+
+@pytest.mark.parametrize("parts", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}])
+def test_a_single_image_has_nothing_to_be_compared_with(tmp_path: Path, shapes_store, parts):
+    settings = {"data": shapes_store, "method": "simclr", "trackers": [], **parts}
+    settings["model"] = {"name": "resnet_nano", "image_size": 16}
+    config = PretrainConfig.model_validate(settings)
+    with pytest.raises(ConfigError, match="one at a time"):
+        assemble(Run.create(tmp_path / "run", config, {}))

@@ -220,6 +220,7 @@ def _out_of_memory(run: Run, error: Exception) -> OutOfMemory:
     batch, parts = run.config.batch_size, run.config.accumulate
     return OutOfMemory(
         f"The device's memory does not hold {batch // parts} images at once "
-        f"({str(error).splitlines()[0]}). Keep the results the same with "
+        f"({str(error).splitlines()[0]}). Compute the same batch in smaller parts (methods that "
+        "compare images then compare those of a part) with "
         f"--set accumulate={parts * 2}, or choose a smaller --batch-size or --image-size."
     )

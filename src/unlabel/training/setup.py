@@ -26,6 +26,7 @@ from unlabel.data.views import Batches, used_layers
 from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.machine import this_machine
 from unlabel.methods.base import DataInfo, Method
+from unlabel.methods.parts.multicrop import ViewOptions
 from unlabel.methods.parts.teacher import Teacher
 from unlabel.methods.registry import build_method
 from unlabel.training.checkpoint import parameter_names
@@ -69,6 +70,7 @@ def assemble(run: Run, tell: Callable[[str], None] = lambda _: None) -> Training
     accelerator = _accelerator(run)
     learnt_from, held_out = split_store(config)
     method = build(config, learnt_from)
+    _refuse_single_images(config, method, accelerator.num_processes)
     _refuse_other_layers(run, used_layers(learnt_from, method.spec))
     batches = partial(Batches, spec=method.spec, seed=config.seed)
     training = batches(
@@ -115,6 +117,21 @@ def _refuse_other_layers(run: Run, layers: dict[str, str]) -> None:
         raise DataError(
             f"{run.config.data} has other masks ({names}) than {run.path} began with. Put them "
             "back as they were, or start a new run."
+        )
+
+
+def _refuse_single_images(config: PretrainConfig, method: Method, processes: int) -> None:
+    """Views are matched, and batch norms computed, within what is in memory at once.
+
+    Raises:
+        ConfigError: that is a single image.
+    """
+    matches = issubclass(type(method).Options, ViewOptions)
+    if matches and config.batch_size // (config.accumulate * processes) < 2:
+        raise ConfigError(
+            f"method {method.name!r} compares the images of a batch: batch_size "
+            f"{config.batch_size} in {config.accumulate} micro-batches leaves one at a time. Use a "
+            "larger --batch-size or a smaller accumulate."
         )
 
 
