@@ -95,6 +95,14 @@ def batch_for(method: Method, images: int = 8, seed: int = 0) -> Batch:
     return Batch(views, masks, ids, labels=ids % CLASSES, segments=segments)
 
 
+def gradients(method: Method, batch: Batch) -> list[torch.Tensor]:
+    """Of the first step's loss, by every parameter that has one."""
+    torch.manual_seed(0)
+    method.zero_grad()
+    method(batch, Progress(0, 10)).total.backward()
+    return [p.grad.clone() for p in method.parameters() if p.grad is not None]
+
+
 def take_steps(
     method: Method, batch: Batch, steps: int, lr: float = 2e-3, follow: bool = True
 ) -> list[float]:
@@ -154,6 +162,22 @@ def test_the_same_seed_gives_the_same_bits(name):
     assert runs[0][0] == runs[1][0]
     assert runs[0][1].keys() == runs[1][1].keys()
     assert all(torch.equal(value, runs[1][1][key]) for key, value in runs[0][1].items())
+
+
+def test_gradients_are_the_same_bits_with_several_threads(name):
+    """In batches large enough for torch to use them; resuming bit for bit stands on this."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        wide = {"out": 64} if "out" in methods()[name].Options.model_fields else {}
+        method = build(name, served(name), **wide)
+        batch = batch_for(method, 256)
+        runs = [gradients(method, batch) for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(
+        torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True)
+    )
 
 
 def test_a_state_dict_brings_back_the_same_losses(name):

@@ -76,15 +76,22 @@ def test_orthogonal_rows_give_the_log_of_the_candidates_and_no_divergence():
     assert kl.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_random_rows_give_the_known_values():
-    """2.45 and 0.08 for independent unit vectors of 256 features at temperature 0.2."""
+def test_random_rows_give_the_expansion_for_small_scores():
+    """Scores of random unit vectors are normal, of variance v = 1 / (D tau^2), to second order.
+
+    Then E log of the mean of K exponentials is v / 2 - (exp(v) - 1) / (2 K), and the divergence of
+    two softmaxes that share one of their scores is v (K - 1)^2 / K^2: 2.442 and 0.081 here.
+    """
     torch.manual_seed(0)
-    a, b = unit(torch.randn(2000, 256)), unit(torch.randn(2000, 256))
-    candidates = draw_candidates(2000, 2000, 10, seed=1)
-    terms = contrast_and_invariance(
+    a, b = unit(torch.randn(8000, 256)), unit(torch.randn(8000, 256))
+    candidates = draw_candidates(8000, 8000, 10, seed=1)
+    contrast, kl = contrast_and_invariance(
         log_likelihoods(a, b, candidates, 0.2), log_likelihoods(b, a, candidates, 0.2)
     )
-    assert [term.item() for term in terms] == pytest.approx([2.45, 0.08], abs=0.03)
+    v, k = 1 / (256 * 0.2**2), 11
+    expected = math.log(k) + v / 2 - (math.exp(v) - 1) / (2 * k)
+    assert contrast.item() == pytest.approx(expected, abs=0.01)  # three standard errors
+    assert kl.item() == pytest.approx(v * (k - 1) ** 2 / k**2, abs=0.002)
 
 
 def test_the_stop_gradient_is_of_the_entropy_alone():

@@ -86,7 +86,8 @@ class ViT(Backbone):
         patches = self._embed_patches(images, visible)
         positions = self._patch_positions()
         if positions is not None:
-            patches = patches + positions[visible]
+            # Unlike positions[visible], its gradient adds up in the same order every time.
+            patches = patches + nn.functional.embedding(visible, positions)
         return self._with_prefix(patches)
 
     def _embed_crop(self, images: Tensor) -> Tensor:

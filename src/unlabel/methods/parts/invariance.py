@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding, normalize
 
 from unlabel.methods.parts.gather import rank
 from unlabel.methods.parts.precision import full_precision
@@ -55,7 +55,8 @@ def log_likelihoods(
         if candidates.shape[1] == len(partners):  # one product is faster than that many copies
             scores = (anchors @ partners.T).gather(1, candidates)
         else:
-            scores = torch.einsum("bd,bkd->bk", anchors, partners[candidates])
+            # Unlike partners[candidates], its gradient adds up in the same order every time.
+            scores = torch.einsum("bd,bkd->bk", anchors, embedding(candidates, partners))
         return (scores / temperature).log_softmax(1)
 
 
