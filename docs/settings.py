@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
@@ -154,6 +154,8 @@ def _kind(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(part) for part in inner)
+    if origin is Annotated:
+        return _kind(inner[0])
     if origin is tuple:
         return _list(inner)
     if origin is dict:

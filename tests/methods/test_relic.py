@@ -113,6 +113,11 @@ def test_backgrounds_are_removed_from_large_crops_where_there_are_masks():
         coins(background=0.5)
 
 
+def test_a_critic_without_width_is_refused():
+    with pytest.raises(ConfigError, match="critic"):
+        build("relic", critic=(32, 0))
+
+
 def test_published_crops():
     spec = build("relicv2", hidden=32).spec.crops
     large = [crops for name, crops in spec.items() if name != "small"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -46,6 +45,7 @@ def stream(
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
+        pin_memory=device.type == "cuda",
         timeout=POLL if workers else 0,
         worker_init_fn=_start_worker,
         multiprocessing_context=_context() if workers else None,
@@ -53,19 +53,13 @@ def stream(
         generator=torch.Generator(),  # else the first batch would draw from the global one
     )
     read = iter(partial(_next, iter(loader)), None)
-    if device.type != "cuda":
-        return (finish(batch.to(device), batches.spec, mean, std) for batch in read)
-    # Pinned here, not in torch's thread for it: that waits some forty times a batch for the
-    # interpreter, which the training loop holds, and costs 0.2 s each time.
-    pinned = (batch.pin_memory().to(device) for batch in read)
-    return _ahead((finish(batch, batches.spec, mean, std) for batch in pinned), device)
+    ready = (finish(batch.to(device), batches.spec, mean, std) for batch in read)
+    return _ahead(ready, device) if device.type == "cuda" else ready
 
 
 def _ahead(ready: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches, each made on a stream of its own while the one before it is used.
-
-    Colours need small copies to the device, for which the host would else wait until the device
-    has done all that it was asked before.
+    """The same batches, each copied and coloured on a stream of its own while the one before it is
+    used.
     """
     side, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     side.wait_stream(main)
@@ -129,4 +123,3 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    sys.setswitchinterval(1e-4)  # seconds: the thread that hands batches over must not wait long

@@ -5,7 +5,7 @@ Mitrovic et al., "Representation Learning via Invariant Causal Mechanisms" (arXi
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -31,7 +31,7 @@ from unlabel.methods.parts.teacher import Teacher
 class RELICOptions(ViewOptions):
     """Options of RELIC. The paper's hyperparameters are not at hand: see the method card."""
 
-    critic: tuple[int, ...] = (4096, 2048, 1024)
+    critic: tuple[Annotated[int, Field(ge=1)], ...] = (4096, 2048, 1024)
     """Widths of the critic's hidden layers (from memory; not checked against the paper)."""
     out: int = Field(512, ge=2)
     """Features that are compared, likewise."""
