@@ -17,7 +17,7 @@ from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import cosine_decay, start_decay
+from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, encode, large_crops, view_spec
 from unlabel.methods.parts.precision import full_precision
 from unlabel.methods.parts.teacher import Teacher
@@ -68,7 +68,7 @@ class BYOL(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the target towards the online network."""
-        decay = cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        decay = target_decay(self.options.decay, progress)
         online = Encoder(self.backbone, self.projector)
         self.target.update(online, decay, copy_buffers=False)
 

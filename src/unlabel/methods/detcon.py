@@ -23,7 +23,7 @@ from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.gather import from_all, rank
 from unlabel.methods.parts.heads import Encoder, mlp
 from unlabel.methods.parts.invariance import unit
-from unlabel.methods.parts.momentum import cosine_decay, start_decay
+from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, large_crops, view_spec
 from unlabel.methods.parts.precision import full_precision
 from unlabel.methods.parts.segments import pool, sample_ids
@@ -93,7 +93,7 @@ class DetCon(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the target towards the online network."""
-        decay = cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        decay = target_decay(self.options.decay, progress)
         online = Encoder(self.backbone, self.projector)
         self.target.update(online, decay, copy_buffers=False)
 

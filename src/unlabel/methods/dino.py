@@ -17,7 +17,7 @@ from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.dino_head import DINOHead
 from unlabel.methods.parts.distillation import Distillation
-from unlabel.methods.parts.momentum import cosine_decay, start_decay
+from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import (
     Colours,
     MultiCropOptions,
@@ -142,7 +142,7 @@ class DINO(Method):
 
     def decay(self, progress: Progress) -> float:
         """What the teacher keeps of its weights in this step."""
-        return cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        return target_decay(self.options.decay, progress)
 
 
 def distillation(dim: int, options: DINOOptions, data: DataInfo) -> Distillation:

@@ -19,7 +19,7 @@ from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.contrast import match_keys
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import cosine_decay, start_decay
+from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import (
     Colours,
     ViewOptions,
@@ -97,7 +97,7 @@ class MoCoV3(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the target towards the online network."""
-        decay = cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        decay = target_decay(self.options.decay, progress)
         online = Encoder(self.backbone, self.projector)
         self.target.update(online, decay, copy_buffers=False)
 

@@ -27,7 +27,7 @@ from unlabel.methods.parts.invariance import (
     log_likelihoods,
     unit,
 )
-from unlabel.methods.parts.momentum import cosine_decay, start_decay
+from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import (
     LARGE,
     MultiCropOptions,
@@ -141,7 +141,7 @@ class RELICv2(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the target towards the online network."""
-        decay = cosine_decay(start_decay(self.options.decay, progress.steps), progress)
+        decay = target_decay(self.options.decay, progress)
         online = Encoder(self.backbone, self.projector)
         self.target.update(online, decay, copy_buffers=False)
 

@@ -14,6 +14,11 @@ SLOWEST_START = 0.9
 """Below this decay a target hardly differs from the online network (ours)."""
 
 
+def target_decay(published: float, progress: Progress) -> float:
+    """The decay of this step: from ``start_decay`` to 1 along ``cosine_decay``."""
+    return cosine_decay(start_decay(published, progress.steps), progress)
+
+
 def start_decay(published: float, steps: int) -> float:
     """The decay to begin with: the published one, or less where a run is so short that its target
     would otherwise remember most of it.
