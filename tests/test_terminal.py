@@ -19,7 +19,7 @@ from unlabel.terminal import Bar
 from unlabel.training.loop import train
 from unlabel.training.monitors import Monitors
 from unlabel.training.run import Run
-from unlabel.training.setup import split_store
+from unlabel.training.split import split_store
 
 
 @pytest.fixture

@@ -97,6 +97,9 @@ class PretrainConfig(Settings):
 
     data: Path
     """The store to learn from."""
+    rows: Annotated[Path, AfterValidator(Path.absolute)] | None = None
+    """A NumPy file (.npy) of row numbers of the store: learn from these images alone. Which images
+    are held out for the monitors does not depend on it. All of them when not given."""
     method: str = "splitmask"
     """How to learn, by name."""
     options: dict[str, Any] = Field(default_factory=dict)

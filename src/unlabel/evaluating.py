@@ -24,7 +24,7 @@ from unlabel.pretraining import load_backbone
 from unlabel.report.page import write_report
 from unlabel.terminal import console
 from unlabel.training.run import Run
-from unlabel.training.setup import split_store
+from unlabel.training.split import split_store
 
 RESULTS = "results.json"
 

@@ -28,7 +28,8 @@ from unlabel.training.batch_size import largest_batch
 from unlabel.training.exported import load_exported
 from unlabel.training.loop import best_step, train
 from unlabel.training.run import Run
-from unlabel.training.setup import build, processes, split_store
+from unlabel.training.setup import build, processes
+from unlabel.training.split import split_store
 
 
 def start_run(

@@ -16,7 +16,8 @@ from unlabel.data.store import Store
 from unlabel.data.views import used_layers
 from unlabel.errors import ConfigError, DataError
 from unlabel.training.run import Run
-from unlabel.training.setup import assemble, build, split_store
+from unlabel.training.setup import assemble, build
+from unlabel.training.split import split_store
 
 
 def left(store: Store) -> Iterator[np.ndarray]:

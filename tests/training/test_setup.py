@@ -1,69 +1,15 @@
-"""Which images a run learns from, and which it only looks at."""
+"""From settings to what a run needs in memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from unlabel.config import PretrainConfig
-from unlabel.data.ingest import ingest
-from unlabel.data.store import Store
-from unlabel.errors import ConfigError, DataError
+from unlabel.errors import ConfigError
 from unlabel.training.run import Run
-from unlabel.training.setup import assemble, split_store
-
-
-def store_of(folder: Path, **counts: int) -> PretrainConfig:
-    """Settings of a run on a store with so many images of each split; "none" is no split."""
-    import cv2
-
-    rng = np.random.default_rng(0)
-    for split, count in counts.items():
-        place = folder / "images" / ("" if split == "none" else split)
-        place.mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            cv2.imwrite(str(place / f"{i}.png"), rng.integers(0, 255, (16, 16, 3), np.uint8))
-    ingest([folder / "images"], folder / "store", progress=False, workers=1)
-    return PretrainConfig(data=folder / "store")
-
-
-def splits(store: Store) -> set[str]:
-    return {""} if store.splits is None else set(store.splits)
-
-
-@pytest.mark.parametrize(
-    ("counts", "learnt", "held"),
-    [
-        ({"train": 40, "test": 10}, {"train"}, {"train"}),
-        ({"train": 40, "validation": 20, "test": 10}, {"train"}, {"validation"}),
-        ({"none": 40}, {""}, {""}),
-    ],
-)
-def test_test_images_are_never_learnt_from(
-    tmp_path: Path, counts: dict[str, int], learnt: set[str], held: set[str]
-):
-    learn, held_out = split_store(store_of(tmp_path, **counts))
-    assert splits(learn) == learnt
-    assert splits(held_out) == held
-    assert not set(learn.ids) & set(held_out.ids)
-
-
-def test_a_store_without_training_images_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="no images to learn from"):
-        split_store(store_of(tmp_path, validation=10, test=20))
-
-
-@pytest.mark.parametrize(("images", "held"), [(12, 3), (20, 5), (100, 16), (1000, 50)])
-def test_enough_images_are_held_out_to_judge_by(tmp_path: Path, images: int, held: int):
-    learn, held_out = split_store(store_of(tmp_path, none=images))
-    assert (len(learn), len(held_out)) == (images - held, held)
-
-
-def test_a_handful_of_images_is_too_few(tmp_path: Path):
-    with pytest.raises(DataError, match="at least 8"):
-        split_store(store_of(tmp_path, none=7))
+from unlabel.training.setup import assemble
 
 
 @pytest.mark.parametrize("parts", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}])

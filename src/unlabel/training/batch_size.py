@@ -18,7 +18,8 @@ from unlabel.errors import OutOfMemory, UsageError
 from unlabel.machine import this_machine
 from unlabel.methods.base import Progress
 from unlabel.training.optim import build_optimizer
-from unlabel.training.setup import autocast, build, precision, processes, split_store
+from unlabel.training.setup import autocast, build, precision, processes
+from unlabel.training.split import split_store
 
 LARGEST = 4096
 """Images of a step, at most: what the published recipes are tuned up to."""

@@ -33,14 +33,11 @@ from unlabel.training.checkpoint import parameter_names
 from unlabel.training.monitors import Monitors
 from unlabel.training.optim import build_optimizer
 from unlabel.training.run import Run
+from unlabel.training.split import split_store
 from unlabel.training.sync_norm import synchronise_norms
 
 PREPARE_IMAGES = 4096
 """Training images that a method may look at before step 0, to fit a tokenizer say."""
-FEWEST = 8
-"""Images that a run needs to learn from."""
-HELD_OUT = 16
-"""Images that the monitors need, up to a quarter of all."""
 SAMPLE_BATCH = 256
 """Images of that sample that are read together."""
 
@@ -133,30 +130,6 @@ def _refuse_single_images(config: PretrainConfig, method: Method, processes: int
             f"{config.batch_size} in {config.accumulate} micro-batches leaves one at a time. Use a "
             "larger --batch-size or a smaller accumulate."
         )
-
-
-def split_store(config: PretrainConfig) -> tuple[Store, Store]:
-    """The images to learn from and those held out for the monitors; test images are in neither.
-
-    Raises:
-        DataError: there are hardly any images to learn from.
-    """
-    store = Store.open(config.data)
-    most, seed = config.validation_images, config.seed
-    if store.splits is None:
-        train = store
-    else:
-        train = store.select(~np.isin(store.splits, ("validation", "test")))
-    if len(train) < FEWEST:
-        has = ", ".join(f"{count} {name}" for name, count in store.info.splits.items())
-        raise DataError(
-            f"{config.data} has no images to learn from, or too few: {len(train)} that are neither "
-            f"for validation nor for testing ({has or 'no splits'}); at least {FEWEST} are needed."
-        )
-    if "validation" in store.info.splits:
-        return train, store.split("validation").holdout(1.0, most, seed)[1]
-    share = max(config.validation_fraction, min(HELD_OUT / len(train), 1 / 4))
-    return train.holdout(share, max(most, HELD_OUT), seed)
 
 
 def build(config: PretrainConfig, store: Store) -> Method:
