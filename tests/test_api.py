@@ -9,7 +9,7 @@ import pytest
 
 import unlabel
 from conftest import small_settings
-from unlabel import api
+from unlabel import api, api_study
 from unlabel.cli import app
 from unlabel.errors import InputMissing
 
@@ -54,10 +54,14 @@ def test_a_verb_stays_a_function_when_the_module_of_its_name_is_imported(verb: s
     import unlabel.doctor
     import unlabel.export
     import unlabel.report.page
+    import unlabel.study
 
-    assert getattr(unlabel, verb) is getattr(api, verb)
+    home = api_study if verb.startswith("study") else api
+    assert getattr(unlabel, verb) is getattr(home, verb)
     assert sys.modules["unlabel.export"].export_backbone
 
 
 def test_the_list_of_verbs_is_that_of_the_commands():
-    assert set(unlabel.__all__) == {name for name in app if not name.startswith("-")}
+    names = [name for name in app if not name.startswith("-")]
+    names += [f"study_{name}" for name in app["study"] if not name.startswith("-")]
+    assert set(unlabel.__all__) == set(names)

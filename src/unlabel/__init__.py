@@ -23,6 +23,7 @@ __all__ = [
     "pretrain",
     "report",
     "saliency",
+    "study",
 ]
 
 
@@ -40,7 +41,7 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     """Verbs load on first use, so that importing unlabel costs nothing."""
     if name in __all__:
-        from unlabel import api
+        from unlabel import api, api_study
 
-        return getattr(api, name)
+        return getattr(api_study if name.startswith("study") else api, name)
     raise AttributeError(f"module 'unlabel' has no attribute {name!r}")

@@ -33,7 +33,9 @@ else:  # the command line evaluates these hints, and must not pay for what they 
 
 Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
 Segments = Literal["felzenszwalb"] | None
-Many = Parameter(consume_multiple=True, show_default=lambda values: " ".join(values) or "none")
+Many = Parameter(
+    consume_multiple=True, show_default=lambda values: " ".join(map(str, values)) or "none"
+)
 """An option that takes several values: ``--labels 1 5 all``."""
 
 
@@ -210,7 +212,7 @@ def pretrain(
         return continue_run(run)
     from unlabel.asked import check, merged
 
-    asked = {**given, **_settings(settings)}
+    asked = {**given, **settings_of(settings)}
     folder, file = (None if path is None else Path(path) for path in (out, recipe))
     check(merged(asked, file), folder, overwrite)
     from unlabel.pretraining import start_run
@@ -265,7 +267,7 @@ def evaluate(
     from unlabel.evaluating import evaluate_run
     from unlabel.evaluation.settings import EvaluationConfig
 
-    asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **_settings(settings)}
+    asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings_of(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
     others = [str(other) for other in compare]
     return evaluate_run(opened, str(data), str(test) if test else None, chosen, others)
@@ -367,7 +369,7 @@ def _open(run: File) -> Run:
     return Run.open(run)
 
 
-def _settings(given: Set) -> Mapping[str, Any]:
+def settings_of(given: Set) -> Mapping[str, Any]:
     """Settings by name, from a mapping or from NAME=VALUE strings whose values are YAML."""
     import yaml
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from unlabel import api
+from unlabel import api, api_study
 from unlabel.errors import UnlabelError, UsageError
 
 INTERRUPTED = 130
@@ -40,6 +40,9 @@ for verb in (
     api.doctor,
 ):
     app.command(verb)
+study = App(name="study")
+study.default(api_study.study)
+app.command(study)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
