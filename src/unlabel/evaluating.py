@@ -16,7 +16,7 @@ from unlabel.data.store import Store
 from unlabel.errors import DataError, InputMissing, OutputExists
 from unlabel.evaluation.evaluate import evaluate
 from unlabel.evaluation.features import extract
-from unlabel.evaluation.results import Results
+from unlabel.evaluation.results import Result, Results
 from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.subjects import Subject, labels_only, pretrained, raw_pixels, untrained
 from unlabel.machine import this_machine
@@ -34,15 +34,23 @@ def evaluate_run(
 ) -> Results:
     """Measure a run beside its baselines, and add the figures to its folder and page.
 
+    Each figure is written as soon as it is known: what a stopped evaluation measured stays.
+
     Raises:
         DataError: there are no labels, or images are in both sets.
     """
     train = open_or_ingest([data])
     held = open_or_ingest([test]) if test else None
-    results = evaluate(subjects(run, compare), train, held, settings)
     path = run.path / RESULTS
-    earlier = Results.load(path) if path.is_file() else Results()
-    earlier.merge(results).save(path)
+    all_of_run = Results.load(path) if path.is_file() else Results()
+
+    def keep(result: Result) -> None:
+        all_of_run.add(result)
+        all_of_run.save(path)
+        if not console.is_terminal:  # a bar shows how far it is where there is one
+            console.print(str(result), markup=False)
+
+    results = evaluate(subjects(run, compare), train, held, settings, found=keep)
     write_report(run.path)
     return results
 

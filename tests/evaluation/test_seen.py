@@ -17,6 +17,7 @@ from unlabel.evaluation.evaluate import evaluate
 from unlabel.evaluation.results import Result, Results
 from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.subjects import pretrained, untrained
+from unlabel.evaluation.trial import Trial
 from unlabel.report.page import render
 from unlabel.training.loop import train
 from unlabel.training.run import Run
@@ -122,6 +123,28 @@ def test_a_run_that_kept_the_test_images_apart(tmp_path, small_run, shapes_store
     results = evaluate_run(run, str(parts[0]), str(parts[1]), QUICK)
     assert results.get("pre-trained (splitmask)", "knn", "all").seen == 0
     assert not results.warnings()
+
+
+def test_what_a_stopped_evaluation_measured_stays(trained, shapes_store, monkeypatch, capsys):
+    class Stopped(BaseException):
+        """As if somebody pressed Ctrl-C at the second figure."""
+
+    earlier = evaluate_run(trained, str(shapes_store), None, QUICK)
+    predict, calls = Trial.predict, []
+
+    def one_figure(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise Stopped
+        return predict(*arguments)
+
+    monkeypatch.setattr(Trial, "predict", one_figure)
+    more = QUICK.model_copy(update={"labels": ("5", "10"), "seeds": 1})
+    with pytest.raises(Stopped):
+        evaluate_run(trained, str(shapes_store), None, more)
+    kept = Results.load(trained.path / "results.json")
+    assert [r.labels for r in kept] == [*(r.labels for r in earlier), "5"]
+    assert "pre-trained (splitmask): kNN, 5 labels a class: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["gone", "other"])

@@ -30,6 +30,7 @@ def evaluate(
     *,
     device: torch.device | str | None = None,
     progress: bool = True,
+    found: Callable[[Result], None] = lambda _: None,
 ) -> Results:
     """Measure every subject; images without a label are left out.
 
@@ -41,6 +42,7 @@ def evaluate(
         settings: protocols, numbers of labels, seeds and budgets; the defaults when not given.
         device: where to compute; the machine's accelerator, or else its processor.
         progress: whether to show a progress bar on standard error.
+        found: called with each figure as soon as it is measured.
 
     Raises:
         UsageError: no subject takes part in any of the protocols.
@@ -73,6 +75,7 @@ def evaluate(
                     details=trial.details(protocol, len(sets.subset(size, seeds[0]))),
                 )
                 results.add(result)
+                found(result)
     return results
 
 

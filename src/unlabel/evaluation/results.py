@@ -99,6 +99,10 @@ class Result:
         """What makes it one figure and not another."""
         return self.subject, self.protocol, self.labels, self.test
 
+    def __str__(self) -> str:
+        low, high = (f"{100 * v:.1f}" for v in (self.low, self.high))
+        return f"{self.subject}: {_how(self)}: {100 * self.accuracy:.1f} % ({low} to {high})"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as in ``results.json``; ``correct`` as base64 of packed bits."""
         bits = base64.b64encode(np.packbits(self.correct).tobytes()).decode()
@@ -136,11 +140,8 @@ class Difference:
 
     def __str__(self) -> str:
         gain, low, high = (f"{100 * v:+.1f}" for v in (self.gain, self.low, self.high))
-        how = f"{PROTOCOLS.get(self.protocol, self.protocol)}, {describe_size(self.labels)}"
         verdict = "clearly better" if self.clear else "not clearly better"
-        return (
-            f"{how}: {self.better} is {verdict} than {self.worse}: {gain} points ({low} to {high})"
-        )
+        return f"{_how(self)}: {self.better} is {verdict} than {self.worse}: {gain} points ({low} to {high})"
 
 
 class Results:
@@ -158,10 +159,6 @@ class Results:
     def add(self, result: Result) -> None:
         """Put in a result, in place of the one of the same kind."""
         self._by_key[result.key] = result
-
-    def merge(self, newer: Results) -> Results:
-        """Both collections as one; ``newer`` wins."""
-        return Results([*self, *newer])
 
     def get(self, subject: str, protocol: str, labels: str) -> Result:
         """The newest result of this kind.
@@ -270,6 +267,11 @@ class Results:
             table.add_row(name, labels, *row)
             previous = protocol
         return table
+
+
+def _how(figure: Result | Difference) -> str:
+    """Protocol and number of labels, in words."""
+    return f"{PROTOCOLS.get(figure.protocol, figure.protocol)}, {describe_size(figure.labels)}"
 
 
 def _rank(protocol: str) -> int:
