@@ -5,8 +5,8 @@
 The recipe is the pair of views of BYOL and SimCLR: crop to 224, flip, jitter, grey, blur, solarise,
 normalise. torchvision is ImageFolder with v2 transforms, on PIL images and on tensors; ours reads
 a store of the same files, ingested as they are. Both use the same number of workers and the same
-threads, take turns in one run, and a speed is the best of the turns. Colours alone are timed on one
-thread, on the same crops. Nothing is asked of an accelerator.
+threads, take turns in one run, and a speed is the best of the turns. Nothing is asked of an
+accelerator. Colours alone are timed by colours.py.
 """
 
 from __future__ import annotations
@@ -20,26 +20,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from colours import SIZE, transforms
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from unlabel.data.augment import draw_colours
-from unlabel.data.augment_cpu import colour_pixels
 from unlabel.data.ingest import ingest
 from unlabel.data.loader import stream
-from unlabel.data.random import keys
-from unlabel.data.spec import Crops, Photometric, ViewSpec
+from unlabel.data.recipes import RECIPES
+from unlabel.data.spec import Crops, ViewSpec
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
 
-SIZE, KERNEL = 224, 23
 SCALE = (0.08, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
-FIRST = Photometric(jitter_p=0.8, **JITTER, grey_p=0.2, blur_p=1.0)
-SECOND = Photometric(jitter_p=0.8, **JITTER, grey_p=0.2, blur_p=0.1, solarize_p=0.2)
+FIRST, SECOND = RECIPES["mocov3"].large
 SPEC = ViewSpec(
     {
         "first": Crops(SIZE, scale=SCALE, photometric=FIRST),
@@ -75,16 +71,6 @@ def main() -> None:
             },
             asked.turns,
         )
-        torch.set_num_threads(1)
-        crops = torch.stack([torch.from_numpy(store.image(i)[:SIZE, :SIZE]) for i in range(32)])
-        compare(
-            "colours alone, one core",
-            {
-                "torchvision, tensors": lambda: their_colours(crops),
-                "unlabel": lambda: our_colours(crops),
-            },
-            asked.turns,
-        )
 
 
 def compare(what: str, kinds: dict[str, Callable[[], float]], turns: int) -> None:
@@ -113,14 +99,6 @@ def write_photos(folder: Path, images: int) -> None:
         cv2.imwrite(str(file), pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
-def recipe(photometric: Photometric) -> list[v2.Transform]:
-    """torchvision's transforms for a colour recipe."""
-    jitter = v2.RandomApply([v2.ColorJitter(**JITTER)], photometric.jitter_p)
-    blur = v2.RandomApply([v2.GaussianBlur(KERNEL, photometric.blur_sigma)], photometric.blur_p)
-    solarize = v2.RandomSolarize(128, photometric.solarize_p)
-    return [jitter, v2.RandomGrayscale(photometric.grey_p), blur, solarize]
-
-
 def pair(on_tensors: bool) -> Callable:
     """One image to two views, as a user of torchvision would write it."""
     crop = [
@@ -133,9 +111,9 @@ def pair(on_tensors: bool) -> Callable:
     )
     views = [
         v2.Compose(
-            to_tensor + crop + recipe(photometric) + end
+            to_tensor + crop + transforms(photometric) + end
             if on_tensors
-            else crop + recipe(photometric) + to_tensor + end
+            else crop + transforms(photometric) + to_tensor + end
         )
         for photometric in (FIRST, SECOND)
     ]
@@ -175,25 +153,6 @@ def paced(batches, size: int) -> float:
     start = time.perf_counter()
     count = sum(1 for _ in batches)
     return count * size / (time.perf_counter() - start)
-
-
-def their_colours(crops: torch.Tensor) -> float:
-    views = [v2.Compose(recipe(photometric)) for photometric in (FIRST, SECOND)]
-    images = list(crops.permute(0, 3, 1, 2))
-    start = time.perf_counter()
-    for image in images:
-        for view in views:
-            view(image)
-    return len(images) / (time.perf_counter() - start)
-
-
-def our_colours(crops: torch.Tensor) -> float:
-    ids = np.arange(len(crops))
-    start = time.perf_counter()
-    for photometric in (FIRST, SECOND):
-        drawn = draw_colours(photometric, keys(0, "colours", np.zeros_like(ids), ids))
-        colour_pixels(crops.numpy(), drawn, photometric)
-    return len(crops) / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class OptimConfig(Settings):
     """Share of the run over which the ``constant`` schedule decays."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the run over which the learning rate climbs from zero."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Updates over which it climbs, in place of ``warmup``: the same for runs of any length."""
 
 
 class PretrainConfig(Settings):
@@ -128,11 +130,21 @@ class PretrainConfig(Settings):
     images or a quarter of them, whichever is less, are held out in any case."""
     validation_images: int = Field(1024, ge=1)
     """Most held-out images that the monitors look at."""
+    validation_seed: int | None = Field(None, ge=0, lt=2**32)
+    """Which images are held out, and their crops and masks, follow from it; from ``seed`` when not
+    given. Runs of several seeds that share it are judged alike."""
     evaluations: int = Field(20, ge=1)
     """How many times over the run the monitors look at the held-out images and a checkpoint is
     written. A killed run loses at most one such stretch."""
+    keep: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Updates after which a checkpoint is written that stays, beside the last and the best."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
     """Where scalars go besides ``metrics.jsonl``; each but TensorBoard needs its own package."""
+
+    @property
+    def held_out_seed(self) -> int:
+        """The seed of the held-out images and of how they are looked at."""
+        return self.seed if self.validation_seed is None else self.validation_seed
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:

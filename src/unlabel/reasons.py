@@ -9,6 +9,7 @@ import torch
 from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
 from unlabel.machine import Machine
+from unlabel.training.schedule import warmup_steps
 from unlabel.training.setup import precision
 
 OPTIMISER = ("optim.optimizer", "optim.lr", "optim.schedule")
@@ -37,7 +38,7 @@ def reasons(
         "precision": _precision(config, machine),
         "optim.optimizer": f"{optim.optimizer}: {recipe}",
         "optim.lr": f"{optim.lr:g}: {recipe}; {rates}",
-        "optim.schedule": f"{optim.schedule}: {recipe}, after {optim.warmup:.0%} warm-up",
+        "optim.schedule": f"{optim.schedule}: {recipe}, after {warmup_steps(optim, config.steps):,} steps of warm-up",
         "held-out images": _held_out(config, held_out),
     }
     if tests := held_out.info.splits.get("test"):

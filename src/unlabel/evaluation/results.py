@@ -141,7 +141,8 @@ class Difference:
     def __str__(self) -> str:
         gain, low, high = (f"{100 * v:+.1f}" for v in (self.gain, self.low, self.high))
         verdict = "clearly better" if self.clear else "not clearly better"
-        return f"{_how(self)}: {self.better} is {verdict} than {self.worse}: {gain} points ({low} to {high})"
+        than = f"{self.better} is {verdict} than {self.worse}"
+        return f"{_how(self)}: {than}: {gain} points ({low} to {high})"
 
 
 class Results:

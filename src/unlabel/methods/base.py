@@ -70,6 +70,8 @@ class Method(nn.Module, ABC):
         drop_path: published stochastic depth of the backbone's last block.
         target_moves: whether the loss is measured against outputs that learn as well and have no
             scale of their own, so that a lower one does not mean a better network.
+        horizon: whether its losses or targets follow from how long the run is to be, so that a
+            shorter run does not begin as a longer one does.
         short_run: settings, by their dotted names, that the rules prefer for runs of minutes on
             small images; ours, not published.
         Options: the method's own settings, with defaults.
@@ -83,6 +85,7 @@ class Method(nn.Module, ABC):
     recipe: ClassVar[OptimConfig]
     drop_path: ClassVar[float] = 0.0
     target_moves: ClassVar[bool] = False
+    horizon: ClassVar[bool] = False
     short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     Options: ClassVar[type[Settings]]
 

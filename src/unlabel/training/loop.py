@@ -90,12 +90,12 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch, te
             if why and not collapsed:
                 tell(f"Warning: the features collapsed by step {done}. {why} {AGAINST_COLLAPSE}")
             collapsed = why is not None
-            _save(run, training, done)
         stopping = stop.received is not None if alone else recorder.stopping
-        if stopping and done < config.steps:
-            if done not in looks:
-                recorder.flush()
-                _save(run, training, done)
+        stopping = stopping and done < config.steps
+        if stopping or done in looks or done in config.keep:
+            recorder.flush()
+            _save(run, training, done)
+        if stopping:
             raise _stopped(stop.received, run, done)
 
 
@@ -145,7 +145,7 @@ def looking_points(steps: int, looks: int) -> set[int]:
 
 def _look(run: Run, training: Training, recorder: Recorder, done: int) -> dict[str, float]:
     _refuse_broken_weights(training, done)
-    _seed(run.config.seed, 0, 0)
+    _seed(run.config.held_out_seed, 0, 0)
     values = training.monitors.look(Progress(done, run.config.steps))
     recorder.monitor(done, values)
     return values
@@ -163,7 +163,7 @@ def _refuse_broken_weights(training: Training, done: int) -> None:
 
 
 def _save(run: Run, training: Training, done: int) -> None:
-    """Write a checkpoint, then drop all but this one and the one with the best held-out loss."""
+    """Write a checkpoint; drop all but this, the one with the best held-out loss and the kept."""
     _refuse_broken_weights(training, done)
     if training.accelerator.is_main_process:
         checkpoint.save(
@@ -174,15 +174,20 @@ def _save(run: Run, training: Training, done: int) -> None:
             training.names,
             exported_state(training.method, training.batches.store.info),
         )
-        best = best_step(run)
-        keep = {checkpoint.path_of(run.checkpoints, step) for step in (done, best)}
-        checkpoint.prune(run.checkpoints, keep)
+        keep = (done, best_step(run), *run.config.keep)
+        checkpoint.prune(
+            run.checkpoints, {checkpoint.path_of(run.checkpoints, step) for step in keep}
+        )
     training.accelerator.wait_for_everyone()
 
 
 def best_step(run: Run) -> int:
     """Updates after which the held-out loss was lowest, among those with a checkpoint."""
-    rows = [row for row in run.metrics("monitor") if row["step"] > 0]
+    rows = [
+        row
+        for row in run.metrics("monitor")
+        if checkpoint.path_of(run.checkpoints, row["step"]).is_dir()
+    ]
     return min(rows, key=lambda row: row["held_out_loss"])["step"] if rows else 0
 
 

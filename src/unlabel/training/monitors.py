@@ -45,7 +45,7 @@ class Monitors:
     ) -> None:
         self.method = method
         self.held_out = held_out
-        self.train = _some(train, NEIGHBOURS_FROM, config.seed)
+        self.train = _some(train, NEIGHBOURS_FROM, config.held_out_seed)
         self.config = config
         self.device = device
         self.autocast = autocast
@@ -99,7 +99,11 @@ class Monitors:
     @cached_property
     def _batches(self) -> list[Batch]:
         batches = Batches(
-            self.held_out, self.method.spec, seed=self.config.seed, batch_size=BATCH, fixed=True
+            self.held_out,
+            self.method.spec,
+            seed=self.config.held_out_seed,
+            batch_size=BATCH,
+            fixed=True,
         )
         cpu = torch.device("cpu")
         return list(stream(batches, 0, len(batches), workers=0, device=cpu))

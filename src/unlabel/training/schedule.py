@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from unlabel.config import OptimConfig
 
@@ -18,17 +19,34 @@ def weight_decay(optim: OptimConfig, step: int, steps: int) -> float:
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def warmup_steps(optim: OptimConfig, steps: int) -> int:
+    """Updates over which the learning rate of a run of ``steps`` climbs."""
+    return round(optim.warmup * steps) if optim.warmup_steps is None else optim.warmup_steps
+
+
+def shared_steps(optim: OptimConfig, short: int, long: int, batch_size: int) -> int:
+    """Updates that begin a run of ``short`` and one of ``long`` alike: the same rates and decays.
+
+    0 for ``cosine``, which has the length of the run in every rate after the warm-up, and for a
+    weight decay that changes.
+    """
+    if optim.schedule == "cosine" or optim.weight_decay_end is not None:
+        return 0
+    rate = partial(learning_rate, optim, batch_size=batch_size)
+    return next((k for k in range(short) if rate(k, short) != rate(k, long)), short)
+
+
 def learning_rate(optim: OptimConfig, step: int, steps: int, batch_size: int) -> float:
     """Learning rate of update ``step`` (from 0) of a run of ``steps`` updates.
 
-    It climbs linearly over the first ``optim.warmup`` of the run, then follows the schedule:
+    It climbs linearly over ``warmup_steps`` updates, then follows the schedule:
     ``cosine`` to ``min_lr``; ``step`` to a tenth for the last eighth; ``constant`` and then
     linearly towards zero over the last ``optim.decay``. Peak and floor scale with the batch size
     over 256.
     """
     scale = batch_size / 256
     peak, floor = optim.lr * scale, optim.min_lr * scale
-    warmup = round(optim.warmup * steps)
+    warmup = warmup_steps(optim, steps)
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     if optim.schedule == "step":

@@ -58,7 +58,7 @@ def _rows(path: Path, store: Store) -> np.ndarray:
 
 def _train_and_held_out(config: PretrainConfig) -> tuple[Store, Store]:
     store = Store.open(config.data)
-    most, seed = config.validation_images, config.seed
+    most, seed = config.validation_images, config.held_out_seed
     if store.splits is None:
         train = store
     else:
