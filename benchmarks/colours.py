@@ -41,9 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     crops = some_crops(asked.images)
-    print(
-        f"{asked.images} crops of {SIZE} px, one thread, processor's time, torch {torch.__version__}"
-    )
+    print(f"{asked.images} crops of {SIZE} px, processor's time, torch {torch.__version__}")
     for name in ("simclr", "mocov3"):
         first, *others = RECIPES[name].large
         pair = (first, *(others or [first]))
