@@ -192,6 +192,30 @@ def test_a_state_dict_brings_back_the_same_losses(name):
     assert take_steps(other, batch, 3) == take_steps(method, batch, 3)
 
 
+def after_steps(name: str, steps: int, count: int = 3) -> list[torch.Tensor]:
+    """Losses, and every weight and buffer, of the first updates of a run of ``steps``."""
+    method = build(name, served(name))
+    batch = batch_for(method)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for step in range(count):
+        torch.manual_seed(step)
+        total = method(batch, Progress(step, steps)).total
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        method.after_step(Progress(step, steps))
+        losses.append(total.detach())
+    return [*losses, *method.state_dict().values()]
+
+
+def test_a_method_without_a_horizon_begins_alike_whatever_the_length(name):
+    """And one that says it has a horizon does not: it is what a study may share by."""
+    short, long = (after_steps(name, steps) for steps in (4, 4000))
+    same = all(torch.equal(one, other) for one, other in zip(short, long, strict=True))
+    assert same != methods()[name].horizon
+
+
 def test_losses_and_scalars_are_numbers_and_scalars_carry_no_graph(name):
     method = build(name, served(name))
     losses = method(batch_for(method), Progress(0, 10))

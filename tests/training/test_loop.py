@@ -44,6 +44,14 @@ def test_the_last_and_the_best_checkpoint_are_kept(tmp_path: Path, small_run):
     assert kept == {"step-00000012", f"step-{best:08d}"}
 
 
+def test_checkpoints_that_are_to_be_kept_stay_and_change_nothing(tmp_path: Path, small_run):
+    plain = finished(tmp_path / "plain", small_run)
+    run = finished(tmp_path / "run", small_run.model_copy(update={"keep": (4, 6)}))
+    kept = {checkpoint.step_of(path) for path in run.checkpoints.iterdir()}
+    assert kept >= {4, 6, 12}
+    assert fingerprint(run) == fingerprint(plain)
+
+
 def test_a_run_logs_every_step_and_ends_with_a_verdict(tmp_path: Path, small_run):
     run = finished(tmp_path / "run", small_run)
     assert [row["step"] for row in run.metrics("train")] == list(range(12))

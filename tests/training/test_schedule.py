@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlabel.config import OptimConfig
-from unlabel.training.schedule import learning_rate, weight_decay
+from unlabel.training.schedule import learning_rate, shared_steps, weight_decay
 
 
 def rates(steps: int = 800, batch: int = 256, **settings) -> list[float]:
@@ -60,3 +60,32 @@ def test_weight_decay_is_constant_or_a_cosine_to_its_end():
     found = [weight_decay(rising, k, 100) for k in range(101)]
     assert (found[0], found[50], found[100]) == pytest.approx((0.04, 0.22, 0.4))
     assert found == sorted(found)
+
+
+def test_warmup_in_steps_goes_before_the_share():
+    assert rates(warmup=0.5, warmup_steps=8)[:9] == pytest.approx([(k + 1) / 9 for k in range(9)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        ({"schedule": "step"}, 175),
+        ({"schedule": "constant", "decay": 0.25}, 151),
+        ({"schedule": "cosine"}, 0),
+        ({"schedule": "step", "weight_decay_end": 0.4}, 0),
+        ({"schedule": "step", "warmup_steps": None, "warmup": 0.1}, 0),
+    ],
+)
+def test_what_two_lengths_share_ends_where_their_rates_part(settings: dict, shared: int):
+    optim = OptimConfig(**{"lr": 1.0, "warmup_steps": 10, **settings})
+    assert shared_steps(optim, 200, 800, 256) == shared
+
+
+@given(st.integers(2, 300), st.integers(2, 300), st.sampled_from(["step", "constant"]))
+def test_shared_rates_are_the_same_numbers_and_the_next_is_not(a: int, b: int, schedule: str):
+    short, long = sorted((a, b))
+    settings = {"schedule": schedule, "warmup_steps": 3}
+    count = shared_steps(OptimConfig(lr=1.0, **settings), short, long, 256)
+    ours, theirs = (rates(steps, **settings) for steps in (short, long))
+    assert ours[:count] == theirs[:count]
+    assert count == short or ours[count] != theirs[count]

@@ -100,3 +100,12 @@ def test_a_file_that_is_no_list_of_rows_is_refused(tmp_path: Path):
     (tmp_path / "rows.npy").write_text("1, 2, 3")
     with pytest.raises(DataError, match="cannot be read as row numbers"):
         split_store(config.model_copy(update={"rows": tmp_path / "rows.npy"}))
+
+
+def test_runs_of_several_seeds_may_share_what_is_held_out(tmp_path: Path):
+    config = store_of(tmp_path, none=60)
+    seeds = [config.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    held = [split_store(c)[1].ids for c in seeds]
+    assert not np.array_equal(*held)
+    shared = [split_store(c.model_copy(update={"validation_seed": 7}))[1].ids for c in seeds]
+    assert np.array_equal(*shared)

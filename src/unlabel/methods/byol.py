@@ -47,6 +47,7 @@ class BYOL(Method):
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=10 / 300
     )
     target_moves: ClassVar[bool] = True
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = BYOLOptions
 
     def __init__(self, backbone: Backbone, options: BYOLOptions, data: DataInfo) -> None:

@@ -58,6 +58,7 @@ class CBYOL(Method):
         optimizer="lars", lr=0.35, betas=(0.9, 0.999), weight_decay=1e-6, warmup=10 / 300
     )
     target_moves: ClassVar[bool] = True
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = CBYOLOptions
 
     def __init__(self, backbone: Backbone, options: CBYOLOptions, data: DataInfo) -> None:

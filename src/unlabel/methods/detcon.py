@@ -57,6 +57,7 @@ class DetCon(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.2, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = DetConOptions
 
     def __init__(self, backbone: Backbone, options: DetConOptions, data: DataInfo) -> None:

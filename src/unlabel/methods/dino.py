@@ -96,6 +96,7 @@ class DINO(Method):
     )
     drop_path: ClassVar[float] = 0.1
     target_moves: ClassVar[bool] = True
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = DINOOptions
 
     average: Teacher

@@ -65,6 +65,7 @@ class MoCoV3(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=10 / 300
     )
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = MoCoV3Options
 
     def __init__(self, backbone: Backbone, options: MoCoV3Options, data: DataInfo) -> None:

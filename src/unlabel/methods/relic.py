@@ -56,6 +56,7 @@ class RELIC(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.2, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = RELICOptions
 
     def __init__(self, backbone: Backbone, options: RELICOptions, data: DataInfo) -> None:

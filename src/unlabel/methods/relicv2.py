@@ -87,6 +87,7 @@ class RELICv2(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = RELICv2Options
 
     def __init__(self, backbone: Backbone, options: RELICv2Options, data: DataInfo) -> None:

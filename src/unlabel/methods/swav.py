@@ -88,6 +88,7 @@ class SwAV(Method):
         weight_decay=1e-6,
         warmup=0.1,
     )
+    horizon: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = SwAVOptions
 
     def __init__(self, backbone: Backbone, options: SwAVOptions, data: DataInfo) -> None:
