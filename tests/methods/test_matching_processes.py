@@ -94,7 +94,8 @@ def process(rank: int, folder: str) -> None:
         for name in matching():
             method = build(name)
             synchronise_norms(method)
-            found = train(method, DistributedDataParallel(method), half)
+            both = DistributedDataParallel(method, broadcast_buffers=False)  # as the loop does
+            found = train(method, both, half)
             torch.save(found, f"{folder}/{name}-{rank}.pt")
     distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, nn
 
 from unlabel.backbones.attention import suit_attention
@@ -187,6 +187,9 @@ def _accelerator(run: Run) -> Accelerator:
         cpu=processes().device.type == "cpu",
         mixed_precision="no",  # the loop's own autocast also serves the monitors
         log_with=trackers or None,
+        # Every process computes the same buffers (norms are synchronised, keys gathered), so those
+        # of the first need not be sent: a queue of keys is 100 MB a step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         project_config=ProjectConfiguration(logging_dir=str(run.path), project_dir=str(run.path)),
     )
     if trackers:
