@@ -7,10 +7,16 @@ imported inside the verbs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unlabel.api import File, Many, Set, settings_of
 from unlabel.errors import UsageError
+
+if TYPE_CHECKING:
+    from unlabel.study.folder import Study
+    from unlabel.study.status import Status
+else:  # the command line evaluates these hints, and must not pay for what they name
+    Study = Status = object
 
 Names = Annotated[tuple[str, ...], Many]
 
@@ -19,18 +25,19 @@ def study(
     data: File | None = None,
     *,
     models: Names = (),
-    fractions: Annotated[tuple[float, ...], Many] = (0.1, 0.2, 0.5, 1.0),
+    fractions: Annotated[tuple[float, ...], Many] = (),
     lengths: Annotated[tuple[int, ...], Many] = (),
-    methods: Names = ("simmim",),
-    seeds: int = 1,
+    methods: Names = (),
+    seeds: int | None = None,
     schedule: Literal["step", "constant", "cosine"] | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
+    finetune: bool = False,
     out: File | None = None,
     resume: File | None = None,
     dry_run: bool = False,
     settings: Set = (),
-) -> Path:
+) -> Study | None:
     """Train every model on every share of the images for every length, and table what came out.
 
     The plan is shown before it starts: runs, steps, time and disk. Runs that differ only in length
@@ -45,19 +52,22 @@ def study(
         Names of models, as of ``unlabel pretrain --model``.
     fractions
         Shares of the images to learn from, above 0 and at most 1; smaller ones lie in larger ones.
+        0.1 0.2 0.5 1 when not given.
     lengths
         Updates of the weights, the shortest first.
     methods
-        How to learn, by name.
+        How to learn, by name; simmim when not given.
     seeds
-        Repetitions, from seed 0.
+        Repetitions, from seed 0; 1 when not given.
     schedule
-        Of the learning rate; that of the method's recipe when not given. step and constant let
+        Of the learning rate; that of the method's recipe when not given. With step and constant,
         runs of different lengths share their beginning.
     batch_size
         Images of one update; the same in all runs.
     image_size
         Side of the square training crop in pixels.
+    finetune
+        Fine-tune every network on the labels as well, beside kNN and a linear probe.
     out
         The study's folder; runs/NAME-study when not given.
     resume
@@ -67,5 +77,45 @@ def study(
     settings
         Any setting of docs/settings.md for all runs, as NAME=VALUE: optim.lr=1e-3. Repeat it.
     """
-    settings_of(settings)
-    raise UsageError("unlabel study does not run yet.")
+    named = {
+        "optim.schedule": schedule,
+        "batch_size": batch_size,
+        "model.image_size": image_size,
+    }
+    chosen = {name: value for name, value in named.items() if value is not None}
+    grid: dict[str, Any] = {
+        "models": models,
+        "fractions": fractions,
+        "lengths": lengths,
+        "methods": methods,
+        "seeds": seeds,
+        "finetune": finetune,
+        "settings": {**settings_of(settings), **chosen},
+    }
+    given = {name: value for name, value in grid.items() if value not in (None, (), {}, False)}
+    if resume is not None:
+        if any((data, given, out, dry_run)):
+            raise UsageError("--resume continues a study as it was planned: give it alone.")
+        from unlabel.study.folder import Study
+        from unlabel.study.start import continue_study
+
+        return continue_study(Study.open(Path(resume)))
+    if data is None:
+        raise UsageError("Name the images to learn from: unlabel study STORE --models ...")
+    from unlabel.study.start import start_study
+
+    return start_study(str(data), given, Path(out) if out else None, dry_run=dry_run)
+
+
+def study_status(study: File) -> Status:
+    """Print how far a study is, and how long it has left.
+
+    Parameters
+    ----------
+    study
+        The study's folder; another process may be at work on it.
+    """
+    from unlabel.study.folder import Study
+    from unlabel.study.status import Status
+
+    return Status.of(Study.open(Path(study)))

@@ -44,12 +44,17 @@ class Content:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write or replace one UTF-8 file.
+    """Write or replace one UTF-8 file; as `write_bytes_atomic`."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write or replace one file.
 
     Raises:
         StorageError: the disk is full, read-only or failing; the old file is as it was.
     """
-    content = Content.of(text.encode())
+    content = Content.of(data)
     with _aside(path, content.size) as temporary:
         _write(temporary, content)
         os.replace(temporary, path)
@@ -71,6 +76,31 @@ def write_folder(target: Path, files: Mapping[str, Content]) -> None:
         if problem := mismatch(temporary):
             raise OSError(errno.EIO, f"the disk does not hold what was written ({problem})")
         publish(temporary, target)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Give a folder that has a manifest a second home; its files are linked, or copied if need be.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing, ``target`` is there already, or a file
+            is not as the manifest records it. Nothing is left behind.
+    """
+    with _aside(target, 0) as temporary:
+        shutil.copytree(source, temporary, copy_function=_link)
+        _flush_folder(temporary)
+        if problem := mismatch(temporary):
+            raise OSError(errno.EIO, f"{source} is damaged ({problem})")
+        publish(temporary, target)
+
+
+def _link(source: str, target: str) -> None:
+    """One more name for a file that nobody changes; a copy where the disk has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        with open(target, "rb") as copy:
+            os.fsync(copy.fileno())
 
 
 def publish(folder: Path, target: Path) -> None:

@@ -42,6 +42,7 @@ for verb in (
     app.command(verb)
 study = App(name="study")
 study.default(api_study.study)
+study.command(api_study.study_status, name="status")
 app.command(study)
 
 

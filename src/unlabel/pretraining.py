@@ -145,7 +145,7 @@ def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> 
     state = processes()
     if state.is_main_process:
         folder = out or _free_folder(store, choice.config)
-        facts = _facts(store, choice)  # builds the model: an old run goes only for one that works
+        facts = facts_of(store, choice)  # builds the model: an old run goes only for one that works
         if overwrite and folder.is_dir():
             Run.remove(folder)
         Run.create(folder, choice.config, facts)
@@ -168,7 +168,7 @@ def _recipe_data(wanted: Mapping[str, Any]) -> list[str]:
 
 def _free_folder(store: Store, config: PretrainConfig) -> Path:
     """runs/NAME-METHOD, with a number after it where that is taken."""
-    first = Path("runs") / f"{_name(store)}-{config.method}"
+    first = Path("runs") / f"{name_of(store)}-{config.method}"
     folder, number = first, 1
     while folder.exists():
         number += 1
@@ -176,7 +176,7 @@ def _free_folder(store: Store, config: PretrainConfig) -> Path:
     return folder
 
 
-def _name(store: Store) -> str:
+def name_of(store: Store) -> str:
     """The store's name as people say it, without what makes it one in the cache."""
     return re.sub(r"-[0-9a-f]{12}-[0-9]+-v[0-9]+$|\.store$", "", store.path.resolve().name)
 
@@ -188,7 +188,8 @@ def _explained(choice: Choice, asked: Collection[str]) -> Choice:
     return Choice(choice.config, why)
 
 
-def _facts(store: Store, choice: Choice) -> dict[str, Any]:
+def facts_of(store: Store, choice: Choice) -> dict[str, Any]:
+    """What is known of a run before it begins, as in its ``run.json``; builds its model."""
     learnt_from, held_out = split_store(choice.config)
     method = build(choice.config, learnt_from)
     backbone = method.backbone
@@ -196,7 +197,7 @@ def _facts(store: Store, choice: Choice) -> dict[str, Any]:
         "reasons": choice.reasons,
         "environment": this_machine().as_dict(),
         "data": {
-            "name": _name(store),
+            "name": name_of(store),
             "images": len(learnt_from),
             "held_out": len(held_out),
             "classes": len(store.info.classes),

@@ -32,13 +32,14 @@ def reasons(
         held_out: the images for the monitors.
     """
     optim, recipe = config.optim, f"{config.method}'s recipe"
+    warm = warmup_steps(optim, config.steps)
     rates = f"{config.batch_size} images a step make it {optim.lr * config.batch_size / 256:.2g}"
     found = {
         "device": _device(machine),
         "precision": _precision(config, machine),
         "optim.optimizer": f"{optim.optimizer}: {recipe}",
         "optim.lr": f"{optim.lr:g}: {recipe}; {rates}",
-        "optim.schedule": f"{optim.schedule}: {recipe}, after {warmup_steps(optim, config.steps):,} steps of warm-up",
+        "optim.schedule": f"{optim.schedule}: {recipe}, after {warm:,} steps of warm-up",
         "held-out images": _held_out(config, held_out),
     }
     if tests := held_out.info.splits.get("test"):

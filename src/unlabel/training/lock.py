@@ -1,11 +1,12 @@
-"""One process (or launch of several) at a time trains a run."""
+"""One process (or launch of several) at a time trains a run, or works on a study."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -16,21 +17,29 @@ from unlabel.training.setup import processes
 
 @contextmanager
 def sole_trainer(run: Run) -> Iterator[None]:
-    """Hold the run's lock while training; the system lets go of it should the process be killed.
+    """Hold the run's lock while training, in whichever of its processes is the first.
 
     Raises:
         UsageError: another process holds it; says which, and where.
     """
-    if not processes().is_main_process:
+    with sole_owner(run.path) if processes().is_main_process else nullcontext():
         yield
-        return
-    lock, holder = FileLock(run.path / ".lock", timeout=0), run.path / ".holder"
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; the system lets go of it should the process be killed.
+
+    Raises:
+        UsageError: another process holds it; says which, and where.
+    """
+    lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".holder"
     try:
         lock.acquire()
     except Timeout:
         who = holder.read_text() if holder.is_file() else "another process"
         raise UsageError(
-            f"{run.path} is being trained by {who}. Wait for it, or stop it first."
+            f"{folder} is being trained by {who}. Wait for it, or stop it first."
         ) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")

@@ -1,0 +1,139 @@
+"""A study is a folder in open formats; this is its only reader and writer.
+
+``plan.json`` (what was asked and every run that it comes to), ``rows/`` (the images of each
+fraction), ``runs/`` (a folder a run, as of ``unlabel pretrain``), ``outcomes/`` (a file a run that
+ended, well or not), and the table of finished runs, ``runs.csv`` and ``runs.parquet``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from unlabel.atomic import write_bytes_atomic, write_text_atomic
+from unlabel.config import explain
+from unlabel.errors import DataError, InputMissing, OutputExists
+from unlabel.study.plan import Plan, PlannedRun, StudyConfig
+
+PLAN = "plan.json"
+BEGUN = frozenset({"rows", ".lock", ".holder"})
+"""What a study's folder may hold before it has a plan: its making was cut short."""
+
+
+class Study:
+    """A study, opened by its folder."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, rows: Mapping[float, np.ndarray]) -> Study:
+        """Make a new study's folder; ``rows`` by fraction, each for its file in the plan.
+
+        Raises:
+            OutputExists: the folder has something in it already.
+        """
+        cls.check_place(path)
+        files = {run.fraction: run.config.rows for run in plan.runs}
+        for share, found in rows.items():
+            content = io.BytesIO()
+            np.save(content, found)
+            write_bytes_atomic(Path(str(files[share])), content.getvalue())
+        # Last: a folder without its plan is no study yet.
+        write_text_atomic(path / PLAN, plan.model_dump_json(indent=1) + "\n")
+        return cls(path, plan)
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """Open a study.
+
+        Raises:
+            InputMissing: there is none at ``path``.
+            ConfigError: its plan cannot be read by this version.
+        """
+        file = path / PLAN
+        if not file.is_file():
+            raise InputMissing(f"{path} is not a study: it has no {PLAN}.")
+        try:
+            return cls(path, Plan.model_validate_json(file.read_bytes()))
+        except ValidationError as error:
+            raise explain(error, str(file), Plan) from None
+
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Whether there is a study at ``path``."""
+        return (path / PLAN).is_file()
+
+    @staticmethod
+    def check_place(path: Path) -> None:
+        """Look whether a new study can begin in ``path``.
+
+        Raises:
+            OutputExists: something else is there.
+        """
+        if path.is_dir() and {p.name for p in path.iterdir()} <= BEGUN:
+            return
+        if path.exists():
+            raise OutputExists(f"{path} is there already and is no study. Choose another --out.")
+
+    def refuse_others(self, asked: StudyConfig) -> None:
+        """Raise OutputExists where this study was asked to be something else."""
+        ours, theirs = self.plan.asked.model_dump(), asked.model_dump()
+        lines = [
+            f"  {name}: {_told(ours[name])} there, {_told(theirs[name])} here"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+        if lines:
+            raise OutputExists(
+                f"{self.path} holds a study that was asked to be another:\n"
+                + "\n".join(lines)
+                + f"\nContinue it as it is with --resume {self.path}, or choose another --out."
+            )
+
+    def refuse_other_images(self, fingerprint: str) -> None:
+        """Raise DataError where the store no longer holds the images that the study began with."""
+        if fingerprint != self.plan.fingerprint:
+            raise DataError(
+                f"{self.plan.asked.data} holds other images than {self.path} began with. Put the "
+                "store back as it was, or start a new study."
+            )
+
+    def folder_of(self, name: str) -> Path:
+        """Where a run stands, or will stand."""
+        return self.path / "runs" / name
+
+    def outcome(self, name: str) -> dict[str, Any] | None:
+        """How a run ended: ``state`` "done" with its ``row``, or "failed" with its ``reason``."""
+        file = self._outcome_file(name)
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def record(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """Write how a run ended, whole or not at all; it is not trained again."""
+        write_text_atomic(self._outcome_file(name), json.dumps(outcome, indent=1) + "\n")
+
+    def left(self) -> list[PlannedRun]:
+        """The runs that have not ended, in the order of the plan."""
+        return [run for run in self.plan.runs if self.outcome(run.name) is None]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: a row a finished run, in the order of the plan."""
+        found = (self.outcome(run.name) for run in self.plan.runs)
+        return [outcome["row"] for outcome in found if outcome and outcome["state"] == "done"]
+
+    def _outcome_file(self, name: str) -> Path:
+        return self.path / "outcomes" / f"{name}.json"
+
+
+def _told(value: Any) -> str:
+    """A value of the plan as it is typed."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={setting}" for name, setting in value.items()) or "none"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
