@@ -52,7 +52,9 @@ def info_nce(
     return loss, (scores.detach().argmax(1) == partner).float().mean()
 
 
-def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def match_keys(
+    queries: Tensor, keys: Tensor, temperature: float, same: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """InfoNCE of queries against the keys of every process.
 
     Gradients flow into both, unless the caller made one without.
@@ -61,6 +63,8 @@ def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tenso
         queries: (B, D).
         keys: (B, D), the partner of each query at the same row.
         temperature: what cosines are divided by.
+        same: (B, D), keys of the queries' own view; those of the G - 1 other images are candidates
+            as well where they are given.
 
     Returns:
         The loss, averaged over queries, and how often the partner scores highest, detached.
@@ -68,7 +72,8 @@ def match_keys(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tenso
     with full_precision(queries):
         queries = normalize(queries.float(), dim=1)
         keys = from_all(normalize(keys.float(), dim=1))
-        scores = queries @ keys.T / temperature
+        own = keys if same is None else from_all(normalize(same.float(), dim=1))
+        scores = _scores(queries, keys, own, "other" if same is None else "both") / temperature
         partner = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
         loss = cross_entropy(scores, partner)
     return loss, (scores.detach().argmax(1) == partner).float().mean()
