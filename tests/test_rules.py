@@ -116,6 +116,16 @@ def test_small_images_are_not_blurred(store: Store):
         assert found.options.get("blur", True) is blur
 
 
+def test_small_images_have_no_small_crops(store: Store):
+    for side, small in ((32, 0), (100, None)):
+        found = choose(of_size(store, 5000, side), CLUSTER, {"method": "swav"}).config
+        assert found.options.get("small") == small
+        assert (
+            "small"
+            not in choose(of_size(store, 5000, 32), CLUSTER, {"method": "byol"}).config.options
+        )
+
+
 def test_every_choice_has_its_reason_and_what_was_asked_has_none(store: Store):
     choice = choose(store, LAPTOP, {"steps": 7, "optim.lr": 0.5, "model.name": None})
     assert "steps" not in choice.reasons

@@ -157,6 +157,8 @@ def _adapt(
             pick(key, value, "for short runs on small images")
     if issubclass(method.Options, ViewOptions) and size <= SMALL:
         pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
+        if "small" in method.Options.model_fields:
+            pick("options.small", 0, "a small crop of a small image shows next to nothing")
         if method.Options.model_fields["scale"].default[0] < SMALL_CROP:
             pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
         if method.Options.model_fields["colours"].default in STRONG_COLOURS:
