@@ -86,6 +86,15 @@ def test_lars_is_for_large_batches_of_convolutions(store, model, batch, optimize
 
 
 @pytest.mark.parametrize(
+    ("method", "side", "optimizer", "lr"),
+    [("byol", 32, "adamw", 2e-3), ("byol", 100, "sgd", 0.2), ("dino", 32, "adamw", 2e-3)],
+)
+def test_short_runs_on_small_images_use_adamw(store, method, side, optimizer, lr):
+    optim = choose(of_size(store, 5000, side), LAPTOP, {"method": method}).config.optim
+    assert (optim.optimizer, optim.lr) == (optimizer, lr)
+
+
+@pytest.mark.parametrize(
     ("method", "model", "optimizer", "lr"),
     [
         ("simclr", "resnet18", "adamw", 5e-4),

@@ -5,7 +5,9 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (arXi
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -97,6 +99,16 @@ class DINO(Method):
     drop_path: ClassVar[float] = 0.1
     target_moves: ClassVar[bool] = True
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "options.batch_norm": True,
+            "options.bottleneck": 64,
+            "options.out": 2048,
+            "options.centre_momentum": 0.5,
+            "options.scale": (0.2, 1.0),
+            "optim.lr": 2e-3,
+        }
+    )
     Options: ClassVar[type[Settings]] = DINOOptions
 
     average: Teacher

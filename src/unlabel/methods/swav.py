@@ -6,7 +6,9 @@ Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster A
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -89,6 +91,7 @@ class SwAV(Method):
         warmup=0.1,
     )
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({"options.epsilon": 0.03})
     Options: ClassVar[type[Settings]] = SwAVOptions
 
     def __init__(self, backbone: Backbone, options: SwAVOptions, data: DataInfo) -> None:
