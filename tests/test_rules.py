@@ -87,9 +87,9 @@ def test_lars_is_for_large_batches_of_convolutions(store, model, batch, optimize
 
 @pytest.mark.parametrize(
     ("method", "side", "optimizer", "lr"),
-    [("byol", 32, "adamw", 2e-3), ("byol", 100, "sgd", 0.2), ("dino", 32, "adamw", 2e-3)],
+    [("byol", 32, "adamw", 2e-3), ("byol", 100, "sgd", 0.2), ("simclr", 32, "sgd", 0.2)],
 )
-def test_short_runs_on_small_images_use_adamw(store, method, side, optimizer, lr):
+def test_short_runs_of_byol_use_adamw(store, method, side, optimizer, lr):
     optim = choose(of_size(store, 5000, side), LAPTOP, {"method": method}).config.optim
     assert (optim.optimizer, optim.lr) == (optimizer, lr)
 

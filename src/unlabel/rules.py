@@ -46,9 +46,6 @@ SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.2, "betas": (0.9, 0.999), "weight
 256 images for 200 epochs and more, and ours, for shorter runs, is higher (not tuned)."""
 SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
 """In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
-SHORT_RUN_RATE = 2e-3
-"""AdamW's in its place for small images on a processor, for ResNets too: in runs of 300 updates on
-CIFAR-10, BYOL and NNCLR learnt with it and not with SGD, and SimCLR as well with either (ours)."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": SMALL_BATCH_SGD,
     "adamw": SMALL_BATCH_ADAMW,
@@ -166,29 +163,22 @@ def _adapt(
             pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
         if method.Options.model_fields["colours"].default in STRONG_COLOURS:
             pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
-    _adapt_optimizer(pick, method, convolutional, batch, short)
+    _adapt_optimizer(pick, method, convolutional, batch)
 
 
-def _adapt_optimizer(
-    pick: _Picker, method: type[Method], convolutional: bool, batch: int, short: bool
-) -> None:
+def _adapt_optimizer(pick: _Picker, method: type[Method], convolutional: bool, batch: int) -> None:
     """Another optimiser than the recipe's comes with a rate, decays and momentum of its own."""
     own, asked = method.recipe.optimizer, pick.settings.get("optim.optimizer")
     if own != "lars" or (convolutional and batch >= LARS_FROM):
         fits, why = own, ""
-    elif short:
-        fits, why = "adamw", "learns soonest in short runs on small images"
     elif convolutional:
         fits, why = "sgd", f"LARS is for batches of {LARS_FROM:,} and more"
     else:
         fits, why = "adamw", "LARS is for ResNets"
     if (asked or fits) == own:
         return
-    values = OPTIMIZERS.get(asked or fits, {})
-    if short and (asked or fits) == "adamw":
-        values = {**values, "lr": SHORT_RUN_RATE}
-    for key, value in values.items():
-        pick(f"optim.{key}", value, "suits the optimiser that was asked for" if asked else why)
+    for key, value in OPTIMIZERS.get(asked or fits, {}).items():
+        pick(f"optim.{key}", value, f"suits {asked}" if asked else why)
 
 
 def _image_size(side: int, machine: Machine) -> tuple[int, str]:

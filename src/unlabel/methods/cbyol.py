@@ -5,7 +5,8 @@ Lee et al., "Compressive Visual Representations" (arXiv 2109.12909).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -16,7 +17,7 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
-from unlabel.methods.byol import regression
+from unlabel.methods.byol import BYOL, regression
 from unlabel.methods.parts.heads import Encoder, mlp
 from unlabel.methods.parts.momentum import target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, encode, large_crops, view_spec
@@ -59,6 +60,7 @@ class CBYOL(Method):
     )
     target_moves: ClassVar[bool] = True
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = BYOL.short_run
     Options: ClassVar[type[Settings]] = CBYOLOptions
 
     def __init__(self, backbone: Backbone, options: CBYOLOptions, data: DataInfo) -> None:

@@ -91,7 +91,9 @@ class SwAV(Method):
         warmup=0.1,
     )
     horizon: ClassVar[bool] = True
-    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({"options.epsilon": 0.03})
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"options.epsilon": 0.03, "optim.optimizer": "adamw", "optim.lr": 2e-3}
+    )
     Options: ClassVar[type[Settings]] = SwAVOptions
 
     def __init__(self, backbone: Backbone, options: SwAVOptions, data: DataInfo) -> None:
