@@ -17,8 +17,8 @@ EPSILON = 1e-7
 def rankme(features: Tensor) -> float:
     """Effective rank of a feature matrix, between 1 and min(n, D).
 
-    The exponential of the entropy of the singular values' shares, ``p = s / sum(s) + 1e-7``, of the
-    uncentred features (Garrido et al. 2023, arXiv 2210.02885). Compare runs of one method only;
+    The `effective_rank` of the singular values, ``p = s / sum(s) + 1e-7``, of the uncentred
+    features (Garrido et al. 2023, arXiv 2210.02885). Compare runs of one method only;
     about 25,000 images suffice for the largest widths.
 
     Args:
@@ -27,11 +27,19 @@ def rankme(features: Tensor) -> float:
     x = features.detach().to("cpu", torch.float64)
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
     # Rounding leaves tiny negative eigenvalues where the rank is not full.
-    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    total = singular.sum()
+    return effective_rank(torch.linalg.eigvalsh(gram).clamp(min=0).sqrt())
+
+
+def effective_rank(spectrum: Tensor) -> float:
+    """The exponential of the entropy of a spectrum's shares: how many values carry it.
+
+    Args:
+        spectrum: (k,), float64, none below zero; all zero counts as one.
+    """
+    total = spectrum.sum()
     if total == 0:
         return 1.0
-    share = singular / total + EPSILON
+    share = spectrum / total + EPSILON
     return torch.exp(-(share * share.log()).sum()).item()
 
 
