@@ -17,6 +17,7 @@ from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.subjects import Subject
 from unlabel.evaluation.trial import Trial
 from unlabel.machine import this_machine
+from unlabel.memory import kept_memory
 
 BY_CHANCE = ("linear-sgd", "finetune")
 """Protocols whose outcome depends on the seed even when the labels are the same."""
@@ -55,7 +56,8 @@ def evaluate(
     plan = _plan(subjects, sets, settings)
     _refuse_other_channels(subjects, sets)
     results = Results()
-    with _bar(sum(len(seeds) for *_, seeds in plan), progress) as advance:
+    length = sum(len(seeds) for *_, seeds in plan)
+    with kept_memory(device.type), _bar(length, progress) as advance:
         for name, subject in subjects.items():
             trial = Trial(subject, sets, settings, device)
             seen = sets.seen_by(subject.learnt_from)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unlabel.data.loader import stream
 from unlabel.errors import DataError, OutOfMemory, Preempted
+from unlabel.memory import kept_memory
 from unlabel.methods.base import Losses, Progress
 from unlabel.training import checkpoint
 from unlabel.training.exported import exported_state
@@ -25,7 +26,7 @@ from unlabel.training.optim import set_learning_rate, set_weight_decay
 from unlabel.training.recorder import Recorder
 from unlabel.training.run import Run
 from unlabel.training.schedule import learning_rate, weight_decay
-from unlabel.training.setup import Training, assemble
+from unlabel.training.setup import Training, assemble, processes
 from unlabel.training.signals import StopRequest
 from unlabel.training.verdict import AGAINST_COLLAPSE, Verdict, collapse, judge
 
@@ -44,7 +45,7 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
         UsageError: another process is training this run.
         OutOfMemory: the device's memory does not hold the batch.
     """
-    with StopRequest() as stop, sole_trainer(run):
+    with StopRequest() as stop, sole_trainer(run), kept_memory(processes().device.type):
         training = assemble(run, tell)
         try:
             _run_steps(run, training, stop, watch, tell)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from unlabel.memory import _glibc
+
+# In a process of its own, whose memory no other test has shaped.
+STEPS = """
+import resource
+import sys
+
+import torch
+
+from unlabel.memory import kept_memory
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def step():
+    blocks = [torch.ones(20, 2**20) for _ in range(3)]  # 80 MiB each
+
+
+def five():
+    before = faults()
+    for _ in range(5):
+        step()
+    return faults() - before
+
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+step()
+with kept_memory(sys.argv[1]):
+    five()  # finds its places
+    print(five())
+    held = resident()
+print(held - resident())
+"""
+
+
+def run_steps(device: str) -> tuple[float, float]:
+    """Page faults of five steps, and the MiB given back afterwards."""
+    command = [sys.executable, "-c", STEPS, device]
+    faults, returned = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.split()
+    return float(faults), float(returned)
+
+
+needs_glibc = pytest.mark.skipif(_glibc() is None, reason="the C library is not glibc")
+PAGES = 5 * 240 * 2**20 / resource.getpagesize()
+"""Of the blocks of five steps."""
+
+
+@needs_glibc
+def test_a_step_uses_the_memory_of_the_step_before():
+    faults, returned = run_steps("cpu")
+    assert faults < PAGES / 100
+    assert returned > 200
+
+
+@needs_glibc
+def test_without_it_every_page_is_asked_for_anew():
+    faults, _ = run_steps("cuda")
+    assert faults > PAGES / 2
