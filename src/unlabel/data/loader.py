@@ -83,7 +83,7 @@ def _tensors(batch: Batch) -> list[Tensor]:
     """All that a finished batch holds on its device."""
     groups = (batch.views, batch.masks, batch.segments)
     found = [tensor for group in groups for tensor in group.values()]
-    return [*found, batch.ids, *([] if batch.labels is None else [batch.labels])]
+    return found if batch.labels is None else [*found, batch.labels]
 
 
 def _next(iterator: Iterator[Batch]) -> Batch | None:

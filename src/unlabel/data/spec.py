@@ -119,8 +119,8 @@ class Batch:
 
     ``views[group]``: (B, V, C, H, W), float and normalised when a method sees it.
     ``masks[group]``: bool (B, P, N), true where the part sees the patch; patches row-major.
-    ``ids``: int64 (B,), each image's row in the whole store. ``labels``: int64 (B,) or ``None``;
-    -1 marks an image without a label.
+    ``ids``: int64 (B,), each image's row in the whole store, on the processor. ``labels``: int64
+    (B,) or ``None``; -1 marks an image without a label.
     """
 
     views: dict[str, Tensor]
@@ -136,7 +136,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The batch on ``device``; copies overlap with computation where memory is pinned.
 
-        ``colours`` stay on the processor, which decides by them what to ask of the device.
+        ``ids`` and ``colours`` stay on the processor, which decides by them what to ask of the
+        device without waiting for it.
         """
 
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,7 +148,6 @@ class Batch:
             views=move(self.views),
             masks=move(self.masks),
             segments=move(self.segments),
-            ids=self.ids.to(device, non_blocking=True),
             labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
         )
 

@@ -93,7 +93,7 @@ class EsViT(DINO):
     def validation_loss(self, batch: Batch, progress: Progress) -> Tensor:
         """The loss on held-out images, a few at a time."""
         images = len(batch.ids)
-        total = torch.zeros((), device=batch.ids.device)
+        total = torch.zeros((), device=next(iter(batch.views.values())).device)
         for start in range(0, images, PART):
             views = {name: crops[start : start + PART] for name, crops in batch.views.items()}
             part = replace(batch, views=views, ids=batch.ids[start : start + PART])

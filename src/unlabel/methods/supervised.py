@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -74,7 +75,7 @@ class Supervised(Method):
         logits = self.head(self.backbone.embed(batch.views[GROUP][:, 0])).float()
         labels = batch.labels
         if labels is None:
-            labels = batch.ids.new_full((len(logits),), UNLABELLED)
+            labels = logits.new_full((len(logits),), UNLABELLED, dtype=torch.int64)
         labelled = (labels != UNLABELLED).sum().clamp(min=1)
         total = cross_entropy(
             logits,
