@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
 from unlabel.evaluation.sets import LabelledSets
-from unlabel.evaluation.settings import EvaluationConfig
+from unlabel.evaluation.settings import EvaluationConfig, Protocol
 from unlabel.evaluation.subjects import pretrained
 from unlabel.evaluation.trial import Trial
 from unlabel.machine import this_machine
+from unlabel.study.label_free import label_free
 from unlabel.training.split import split_store
 
-MOST = 10_000
+MOST = 5_000
 """Labelled images to learn from, and to measure on, at most: a study has many runs."""
 
 
 class Judge:
     """Measures the backbones of one study.
 
-    Where there are labels: kNN, a linear probe and, if asked for, fine-tuning. They learn from the
-    images that the largest fraction is taken from, and are measured on the store's test split or,
-    without one, on the held-out images, which no run learnt from.
+    Where there are labels, by kNN, a linear probe or fine-tuning. These learn from images that the
+    fractions are taken from, and are measured on the store's test split or, without one, on the
+    held-out images, which no run learnt from.
     """
 
-    def __init__(self, config: PretrainConfig, finetune: bool = False) -> None:
-        """``config`` is that of any run of the study."""
-        self.protocols = ("knn", "linear", "finetune") if finetune else ("knn", "linear")
+    def __init__(self, config: PretrainConfig, protocols: tuple[Protocol, ...]) -> None:
+        """``config`` is that of any run of the study.
+
+        Raises:
+            DataError: images to measure on have classes that those to learn from lack.
+        """
+        self.protocols = protocols
+        self.device = torch.device(this_machine().device)
         self.learnt_from, self.held_out = split_store(config.model_copy(update={"rows": None}))
         self.seed = config.held_out_seed
+        self.sets = self._labelled()
 
-    def accuracies(self, backbone: Backbone) -> dict[str, float]:
-        """Accuracy in [0, 1] by protocol; none without labels."""
-        if self._sets is None:
+    def figures(self, backbone: Backbone) -> dict[str, float | None]:
+        """Accuracies in [0, 1] by protocol, where there are labels; LiDAR and alpha-ReQ."""
+        backbone = backbone.to(self.device)
+        without = label_free(backbone, self.held_out, self.seed, self.device)
+        return {**self._accuracies(backbone), **without}
+
+    def _accuracies(self, backbone: Backbone) -> dict[str, float]:
+        if self.sets is None:
             return {}
         settings = EvaluationConfig(protocols=self.protocols, labels=("all",), seeds=1)
-        device = torch.device(this_machine().device)
-        trial = Trial(pretrained(backbone), self._sets, settings, device)
-        rows = self._sets.subset("all", 0)
+        trial = Trial(pretrained(backbone), self.sets, settings, self.device)
+        rows = self.sets.subset("all", 0)
         return {
-            name: (trial.predict(name, rows, 0) == self._sets.truth).float().mean().item()
+            name: (trial.predict(name, rows, 0) == self.sets.truth).float().mean().item()
             for name in self.protocols
         }
 
-    @cached_property
-    def _sets(self) -> LabelledSets | None:
+    def _labelled(self) -> LabelledSets | None:
         test = self._test_split() or self.held_out
         sets = (self._some(self.learnt_from), self._some(test))
         if any(store.labels is None or not (store.labels >= 0).any() for store in sets):
@@ -67,7 +74,10 @@ class Judge:
 @torch.no_grad()
 def flops(backbone: Backbone) -> int:
     """Floating-point operations of one image's forward pass: twice the multiply-adds."""
-    image = torch.zeros(1, backbone.in_chans, backbone.image_size, backbone.image_size)
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes seconds
+
+    device = next(backbone.parameters()).device
+    image = torch.zeros(1, backbone.in_chans, *(backbone.image_size,) * 2, device=device)
     with FlopCounterMode(display=False) as counter:
         backbone.embed(image)
     return counter.get_total_flops()

@@ -146,10 +146,10 @@ def _lengths(asked: StudyConfig, config: PretrainConfig, share: float) -> Iterat
 
 
 def _shared(config: PretrainConfig, short: int, long: int) -> int:
-    """Updates that begin both runs alike."""
+    """Updates that begin both runs alike; the last is the shorter's own, and ends it as any."""
     if get_method(config.method).horizon:
         return 0
-    return shared_steps(config.optim, short, long, config.batch_size)
+    return min(short - 1, shared_steps(config.optim, short, long, config.batch_size))
 
 
 def _notes(asked: StudyConfig, kinds: Sequence[PretrainConfig]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -56,8 +56,8 @@ class StudyConfig(Settings):
     """Methods by name."""
     seeds: int = Field(1, ge=1, le=1000)
     """Repetitions, from seed 0."""
-    finetune: bool = False
-    """Whether every run is fine-tuned on the labels as well, which may take as long as the run."""
+    protocols: tuple[Literal["knn", "linear", "finetune"], ...] = ("knn", "linear")
+    """How every network is measured where there are labels."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Dotted settings of every run."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from statistics import fmean
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv, parquet
+import pandas as pd
 
-from unlabel.atomic import write_bytes_atomic
 from unlabel.study.figures import Judge, flops
 from unlabel.study.folder import Study
 from unlabel.study.plan import Plan, PlannedRun
+from unlabel.study.table import write_runs
 from unlabel.training import checkpoint
 from unlabel.training.exported import load_exported
 from unlabel.training.run import Run
@@ -37,7 +35,7 @@ def row_of(run: Run, planned: PlannedRun, plan: Plan, judge: Judge) -> dict[str,
     parameters = sum(p.numel() for p in backbone.parameters())
     return {
         "model": planned.model,
-        "params_m": round(parameters / 1e6, 4),
+        "params_m": parameters / 1e6,
         "parameters": parameters,
         "flops": flops(backbone),
         "method": config.method,
@@ -51,7 +49,7 @@ def row_of(run: Run, planned: PlannedRun, plan: Plan, judge: Judge) -> dict[str,
         "seed": config.seed,
         "train_loss": fmean(row["loss"] for row in steps[-max(1, round(LAST * len(steps))) :]),
         "val_loss": last["held_out_loss"],
-        **judge.accuracies(backbone),
+        **judge.figures(backbone),
         "rankme": last["rankme"],
         "seconds": seconds,
         "images_per_second": samples / seconds,
@@ -59,14 +57,8 @@ def row_of(run: Run, planned: PlannedRun, plan: Plan, judge: Judge) -> dict[str,
 
 
 def write_table(study: Study) -> None:
-    """Write the table of the runs that are finished, whole or not at all: CSV and Parquet."""
-    rows = study.rows()
-    if not rows:
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    text, columns = io.BytesIO(), io.BytesIO()
-    csv.write_csv(table, text)
-    parquet.write_table(table, columns)
-    write_bytes_atomic(study.path / "runs.csv", text.getvalue())
-    write_bytes_atomic(study.path / "runs.parquet", columns.getvalue())
+    """Write the table of the runs that are finished, as CSV and as Parquet."""
+    if rows := study.rows():
+        table = pd.DataFrame(rows)
+        for name in ("runs.csv", "runs.parquet"):
+            write_runs(table, study.path / name)

@@ -30,11 +30,17 @@ def carry_out(study: Study, showing: Showing) -> None:
         OutOfMemory: a run does not fit the device.
     """
     with sole_owner(study.path), _resumable(study):
-        judge = Judge(study.plan.runs[0].config, study.plan.asked.finetune)
+        judge = Judge(study.plan.runs[0].config, study.plan.asked.protocols)
+        _settle(study)
         for planned in study.left():
             study.record(planned.name, train_and_judge(study, planned, judge, showing))
-            write_table(study)
-            drop_branching_points(study, planned)
+            _settle(study)
+
+
+def _settle(study: Study) -> None:
+    """What follows from the outcomes that there are; done again, it changes nothing."""
+    write_table(study)
+    drop_branching_points(study)
 
 
 def train_and_judge(

@@ -71,14 +71,14 @@ def continue_study(study: Study) -> Study:
     """
     _refuse_processes()
     study.refuse_other_images(Store.open(study.plan.asked.data).fingerprint)
-    console.print(Status.of(study))
+    if study.left():
+        console.print(Status.of(study))
     return _finish(study)
 
 
 def _finish(study: Study) -> Study:
-    if study.left():
-        carry_out(study, partial(_showing, study.plan))
-        console.print(Status.of(study))
+    carry_out(study, partial(_showing, study.plan))
+    console.print(Status.of(study))
     return study
 
 

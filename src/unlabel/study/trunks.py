@@ -8,9 +8,10 @@ the same run trained alone.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
-from unlabel.atomic import TEMPORARY, link_folder, publish
+from unlabel.atomic import TEMPORARY, link_folder, mismatch, publish
 from unlabel.data.store import Store
 from unlabel.errors import DataError
 from unlabel.pretraining import facts_of
@@ -25,42 +26,55 @@ from unlabel.training.run import Run
 def begin(study: Study, planned: PlannedRun) -> Run:
     """The run's folder as it is, or made anew: a branch with what its trunk has for it.
 
+    Where the trunk's checkpoint is damaged, the branch begins as any run and is as good.
+
     Raises:
-        DataError: its trunk ended before it reached the branch.
+        DataError: its trunk failed before it reached the branch.
     """
     path = study.folder_of(planned.name)
     if path.is_dir():
         return Run.open(path)
     aside = path.with_name(f"{TEMPORARY}{planned.name}")
     shutil.rmtree(aside, ignore_errors=True)  # of a study that was killed here
-    if planned.trunk is None:
+    source = _branching_point(study, planned)
+    if source is None:
         store = Store.open(planned.config.data)
         Run.create(aside, planned.config, facts_of(store, Choice(planned.config, {})))
     else:
-        _branch_off(aside, planned, Run.open(study.folder_of(planned.trunk)))
+        _branch_off(aside, planned, source)
     publish(aside, path)
     return Run.open(path)
 
 
-def _branch_off(path: Path, planned: PlannedRun, trunk: Run) -> None:
-    """Make a run at ``path`` with the checkpoint and the figures of its trunk where they part."""
-    source = checkpoint.path_of(trunk.checkpoints, planned.shared)
-    if not source.is_dir():
+def _branching_point(study: Study, planned: PlannedRun) -> Path | None:
+    """The checkpoint of its trunk that a run begins with, where there is one that is whole."""
+    if planned.trunk is None:
+        return None
+    source = checkpoint.path_of(study.folder_of(planned.trunk) / "checkpoints", planned.shared)
+    failed = (study.outcome(planned.trunk) or {}).get("state") == "failed"
+    if failed and not source.is_dir():
         raise DataError(
-            f"The run that it begins as, {trunk.path.name}, ended before step {planned.shared:,}, "
-            "where they part."
+            f"{planned.trunk}, which it begins as, failed before step {planned.shared:,}, where "
+            "they part."
         )
+    return source if mismatch(source) is None else None
+
+
+def _branch_off(path: Path, planned: PlannedRun, source: Path) -> None:
+    """Make a run at ``path`` with its trunk's checkpoint and figures up to where they part."""
+    trunk = Run.open(source.parent.parent)
     branch = Run.create(path, planned.config, trunk.facts)
     link_folder(source, checkpoint.path_of(branch.checkpoints, planned.shared))
     branch.append_metrics(trunk.metrics())
     branch.truncate_metrics(planned.shared)
 
 
-def drop_branching_points(study: Study, ended: PlannedRun) -> None:
-    """Remove what a trunk kept for its branches, once it and all of them have ended."""
-    trunk = next(run for run in study.plan.runs if run.name == (ended.trunk or ended.name))
-    if any(study.outcome(run.name) is None for run in (trunk, *study.plan.branches_of(trunk))):
-        return
-    run = Run.open(study.folder_of(trunk.name))
-    steps = (run.config.steps, best_step(run))
-    checkpoint.prune(run.checkpoints, {checkpoint.path_of(run.checkpoints, at) for at in steps})
+def drop_branching_points(study: Study) -> None:
+    """Remove what trunks kept for their branches, where they and all of these have ended."""
+    for trunk in study.plan.runs:
+        at = partial(checkpoint.path_of, study.folder_of(trunk.name) / "checkpoints")
+        family = (trunk, *study.plan.branches_of(trunk))
+        kept = any(at(step).is_dir() for step in trunk.config.keep)
+        if kept and all(study.outcome(run.name) for run in family):
+            run = Run.open(study.folder_of(trunk.name))
+            checkpoint.prune(run.checkpoints, {at(trunk.config.steps), at(best_step(run))})
