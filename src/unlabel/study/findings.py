@@ -1,0 +1,178 @@
+"""What a table of runs shows without any fit: overfitting, crossovers, and what losses tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from scipy.stats import pearsonr
+
+from unlabel.study.table import LOSS, accuracies
+
+MARGIN = 0.005
+"""How much worse than the largest data's a loss must be, where seeds do not say how much is noise
+(data-scaling facts, section 4, rule B)."""
+NOISE = 2.0
+"""Standard deviations over seeds that a difference must pass."""
+ALIKE = ["method", "model", "source"]
+SAME_DATA = [*ALIKE, "unique_images"]
+SAME_LENGTH = [*ALIKE[:2], "samples_seen"]
+FEWEST = 4
+"""Runs that a correlation is taken over."""
+
+
+def overfitting(runs: pd.DataFrame) -> pd.DataFrame:
+    """Which runs overfit, by two rules and by their downstream figures.
+
+    Args:
+        runs: as `read_runs` gives them.
+
+    Returns:
+        A row for each of ``runs`` with three flags: ``longer_was_worse``, where a shorter run of
+        the same model on the same images had a lower loss; ``more_data_was_better``, where the
+        largest data's loss at the same length is lower by more than the margin; and
+        ``worse_features``, where the first downstream figure of such a shorter run was higher.
+    """
+    margin = _margin(runs)
+    flags = pd.DataFrame(
+        False,
+        index=runs.index,
+        columns=["longer_was_worse", "more_data_was_better", "worse_features"],
+    )
+    found = accuracies(runs)
+    noise = margin if runs.duplicated([*SAME_DATA, "samples_seen"]).any() else 0.0
+    for _, rows in runs.groupby(SAME_DATA):
+        flags.loc[rows.index, "longer_was_worse"] = _beaten(rows, LOSS, lower=True) > noise
+        if found:
+            flags.loc[rows.index, "worse_features"] = _beaten(rows, found[0], lower=False) > 0
+    for _, rows in runs.groupby(SAME_LENGTH):
+        source = rows["source"].mode()[0]
+        own = rows[rows["source"] == source]
+        ample = own.loc[own["unique_images"] == own["unique_images"].max(), LOSS].mean()
+        flags.loc[own.index, "more_data_was_better"] = own[LOSS] > ample + margin
+    return flags
+
+
+def _margin(runs: pd.DataFrame) -> float:
+    """Twice the spread over seeds where there are seeds, relative to nothing: in units of loss."""
+    spread = runs.groupby([*SAME_DATA, "samples_seen"])[LOSS].agg(["std", "count"])
+    spread = spread[spread["count"] > 1]["std"]
+    return float(NOISE * np.sqrt((spread**2).mean())) if len(spread) else MARGIN
+
+
+def _beaten(rows: pd.DataFrame, column: str, *, lower: bool) -> pd.Series:
+    """By how much the best of the shorter runs is better than each."""
+    values = rows.groupby("samples_seen")[column].mean().sort_index()
+    best = (values.cummin() if lower else values.cummax()).shift()
+    worse = (values - best) if lower else (best - values)
+    return rows["samples_seen"].map(worse).fillna(-np.inf)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r of a loss and a downstream figure, with its 95 % interval (Fisher)."""
+
+    loss: str
+    figure: str
+    which: str
+    runs: int
+    r: float
+    low: float
+    high: float
+
+
+def correlations(runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation]:
+    """Of each loss with each downstream figure, over all runs, those that overfit and the rest."""
+    sets = {"all": runs, "not overfit": runs[~overfit], "overfit": runs[overfit]}
+    for loss in ("train_loss", LOSS):
+        if loss not in runs:
+            continue
+        for figure in accuracies(runs):
+            for which, rows in sets.items():
+                known = rows[[loss, figure]].dropna()
+                if len(known) >= FEWEST and (known.nunique() > 1).all():
+                    found = pearsonr(known[loss], known[figure])
+                    low, high = found.confidence_interval()
+                    yield Correlation(
+                        loss, figure, which, len(known), found.statistic, float(low), float(high)
+                    )
+
+
+def crossovers(runs: pd.DataFrame) -> Iterator[str]:
+    """For each pair of models, from how many images on the larger has the lower loss.
+
+    In between two amounts of data it is interpolated in the logarithm of their number.
+    """
+    sizes = runs.groupby("model")["params_m"].first().sort_values()
+    mean = runs.groupby(["method", "source", "samples_seen", "unique_images", "model"])[LOSS].mean()
+    table = mean.unstack("model")
+    for small, large in combinations(sizes.index, 2):
+        gains = (table[small] - table[large]).dropna()
+        for key, gain in gains.groupby(level=[0, 1, 2]):
+            if len(gain) > 1:
+                yield f"{large} beats {small} after {key[2]:,.0f} samples {_from(gain)}"
+
+
+def _from(gain: pd.Series) -> str:
+    images = np.log(gain.index.get_level_values("unique_images").to_numpy(float))
+    values = gain.to_numpy()
+    if (values > 0).all():
+        return "at every amount of data"
+    if (values <= 0).all():
+        return "at none"
+    last = int(np.flatnonzero(values <= 0)[-1])
+    if last == len(values) - 1:
+        return "not with the most data"
+    share = -values[last] / (values[last + 1] - values[last])
+    at = np.exp(images[last] + share * (images[last + 1] - images[last]))
+    return f"from about {at:,.0f} images on"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of it, to print or to put on a page."""
+
+    runs: pd.DataFrame
+    flags: pd.DataFrame
+    correlations: list[Correlation]
+    crossovers: list[str]
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame) -> Findings:
+        """Look at a table as `read_runs` gives it."""
+        flags = overfitting(runs)
+        return cls(
+            runs, flags, list(correlations(runs, cls._overfit(flags))), list(crossovers(runs))
+        )
+
+    @property
+    def overfit(self) -> pd.Series:
+        """Whether each run overfits by either rule."""
+        return self._overfit(self.flags)
+
+    @staticmethod
+    def _overfit(flags: pd.DataFrame) -> pd.Series:
+        return flags["longer_was_worse"] | flags["more_data_was_better"]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        counts = self.flags.sum()
+        yield (
+            f"{int(self.overfit.sum())} of {len(self.runs)} runs overfit: in "
+            f"{counts['longer_was_worse']} a shorter run had a lower validation loss, in "
+            f"{counts['more_data_was_better']} more images did. Features got worse with length in "
+            f"{counts['worse_features']}."
+        )
+        yield from self.crossovers
+        if self.correlations:
+            table = Table(title="Correlation with downstream figures", title_justify="left")
+            for name in ("loss", "figure", "runs", "number", "r", "95 % interval"):
+                table.add_column(name)
+            for c in self.correlations:
+                interval = f"{c.low:+.2f} to {c.high:+.2f}"
+                table.add_row(c.loss, c.figure, c.which, str(c.runs), f"{c.r:+.3f}", interval)
+            yield table

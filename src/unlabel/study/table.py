@@ -1,0 +1,104 @@
+"""A table of runs, one row a run, ours or anybody's: read with help, written as CSV or Parquet."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unlabel.atomic import write_bytes_atomic
+from unlabel.errors import DataError, InputMissing, UsageError
+
+NUMBERS = ("params_m", "unique_images", "samples_seen")
+"""What a loss is a function of: millions of parameters, images that differ, and images seen."""
+LOSS = "val_loss"
+KIND = ("method", "model", "dataset", *NUMBERS, "seed")
+"""What makes a row one run and not another."""
+ACCURACIES = re.compile(r"knn|linear|finetune|top1|accuracy|_acc\b|^acc", re.IGNORECASE)
+
+
+def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
+    """Read a table and check it.
+
+    Columns that a table need not have are filled in: ``method`` ("any"), ``dataset`` ("images"),
+    ``seed`` (0) and ``params_m`` from ``parameters``. ``source`` is the data set without the share
+    at the end of its name: "in1k" of "in1k-10".
+
+    Args:
+        path: a ``.csv`` or ``.parquet`` file.
+        losses: whether every row must have its validation loss.
+
+    Raises:
+        InputMissing: there is no such file.
+        DataError: it cannot be read, a column is missing, or a row has no positive number where
+            there must be one, or stands twice.
+    """
+    runs = read_table(path)
+    if "params_m" not in runs and "parameters" in runs:
+        runs["params_m"] = pd.to_numeric(runs["parameters"], errors="coerce") / 1e6
+    needed = ["model", *NUMBERS, *([LOSS] if losses else [])]
+    if missing := [name for name in needed if name not in runs]:
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}; it has: {', '.join(runs.columns)}. "
+            f"A table of runs needs {', '.join(needed)}."
+        )
+    for name in needed[1:]:
+        runs[name] = pd.to_numeric(runs[name], errors="coerce").astype(float)
+        wrong = runs.index[~(np.isfinite(runs[name]) & (runs[name] > 0))]
+        if len(wrong):
+            raise DataError(
+                f"{path}, row {wrong[0] + 1} ({runs['model'][wrong[0]]}): {name} is not a number "
+                f"above 0. {len(wrong)} of {len(runs)} rows are so: fill them in or leave them out."
+            )
+    for name, value in (("method", "any"), ("dataset", "images"), ("seed", 0)):
+        runs[name] = runs[name].fillna(value) if name in runs else value
+    runs["source"] = runs["dataset"].astype(str).str.replace(r"-[\d.]+%?$", "", regex=True)
+    twice = runs.index[runs.duplicated(list(KIND))]
+    if losses and len(twice):
+        row = runs.loc[twice[0]]
+        raise DataError(
+            f"{path}, row {twice[0] + 1}: {row['model']} on {row['unique_images']:,.0f} images for "
+            f"{row['samples_seen']:,.0f} stands twice. Give repetitions a column seed."
+        )
+    return runs
+
+
+def write_runs(runs: pd.DataFrame, path: Path) -> Path:
+    """Write a table, whole or not at all, in the format of the file's name.
+
+    Raises:
+        UsageError: the name ends neither in ``.csv`` nor in ``.parquet``.
+    """
+    content = io.BytesIO()
+    if path.suffix == ".csv":
+        runs.to_csv(content, index=False)
+    elif path.suffix == ".parquet":
+        runs.to_parquet(content, index=False)
+    else:
+        raise UsageError(f"{path}: a table is written as .csv or .parquet.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, content.getvalue())
+    return path
+
+
+def accuracies(runs: pd.DataFrame) -> list[str]:
+    """Columns that say how good the features are downstream."""
+    return [name for name in runs.columns if ACCURACIES.search(name) and runs[name].notna().any()]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Any table, as it is.
+
+    Raises:
+        InputMissing: there is no such file.
+        DataError: it is neither CSV nor Parquet.
+    """
+    if not path.is_file():
+        raise InputMissing(f"There is no table at {path}.")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} cannot be read as a table (.csv or .parquet): {error}") from None

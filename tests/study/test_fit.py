@@ -1,0 +1,128 @@
+"""Fits find what made a table, and say what 42 published runs say of runs they left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabel.errors import DataError, OutputExists, UsageError
+from unlabel.study.fit import Fit, Scale, fit_form, rms
+from unlabel.study.fits import fit_table
+from unlabel.study.forms import FORMS
+from unlabel.study.predict import predict
+from unlabel.study.table import read_runs, write_runs
+
+PUBLISHED = Path(__file__).parent / "published_runs.csv"
+CHINCHILLA, SATURATING = FORMS[0], FORMS[5]
+
+
+def grid(loss, models=(5.0, 20.0, 80.0), images=(1e4, 1e5), samples=(1e6, 4e6, 16e6)):
+    """A table of all combinations, whose loss is a function of the row."""
+    rows = [
+        {"model": f"m{n:g}", "params_m": n, "unique_images": u, "samples_seen": s}
+        for n in models
+        for u in images
+        for s in samples
+    ]
+    runs = pd.DataFrame(rows).assign(method="m", dataset="d", source="d", seed=0)
+    return runs.assign(val_loss=[loss(row) for _, row in runs.iterrows()])
+
+
+def chinchilla(row: pd.Series) -> float:
+    return 0.4 + 0.3 * row["params_m"] ** -0.5 + 40 * row["samples_seen"] ** -0.4
+
+
+def test_the_parameters_that_made_a_table_are_found():
+    runs = grid(chinchilla)
+    scale = Scale.of(runs)
+    e, _, alpha, _, beta = fit_form(CHINCHILLA, scale, runs).parameters
+    assert np.exp(e) * scale.loss == pytest.approx(0.4, rel=1e-3)
+    assert (alpha, beta) == pytest.approx((0.5, 0.4), rel=1e-2)
+
+
+def test_one_wild_run_hardly_moves_a_fit():
+    runs = grid(chinchilla)
+    runs.loc[3, "val_loss"] *= 1.5
+    clean = runs.drop(index=3)
+    found = fit_form(CHINCHILLA, Scale.of(runs), runs).log_loss(clean)
+    assert rms(found - np.log(clean["val_loss"])) < 2e-3
+
+
+def test_another_source_of_images_may_lie_off():
+    runs = pd.concat(
+        [grid(chinchilla), grid(chinchilla).iloc[:4].assign(source="other")], ignore_index=True
+    )
+    runs.loc[runs["source"] == "other", "val_loss"] *= 1.02
+    fitted = fit_form(CHINCHILLA, Scale.of(runs), runs)
+    assert fitted.parameters[-1] == pytest.approx(np.log(1.02), abs=1e-4)
+
+
+def test_noise_is_not_extended():
+    draws = np.random.default_rng(0)
+    fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.3)))))
+    assert any(fit.why_not(axis) for axis in fit.held_out)
+    beyond = grid(chinchilla, models=(300.0,), images=(1e3,), samples=(60e6,))
+    found = predict(fit, beyond)
+    assert found["val_loss_predicted"].isna().all()
+    assert found["note"].str.contains("hardly better than").all()
+
+
+def test_far_beyond_the_table_nothing_is_said():
+    fit = Fit(grid(chinchilla))
+    (row,) = predict(fit, grid(chinchilla, (20.0,), (1e5,), (16e6 * 20,))).itertuples()
+    assert np.isnan(row.val_loss_predicted)
+    assert "20.0 times beyond" in row.note
+
+
+def test_inside_the_table_the_loss_is_known():
+    fit = Fit(grid(chinchilla))
+    wanted = grid(chinchilla, (40.0,), (3e4,), (8e6,))
+    (row,) = predict(fit, wanted).itertuples()
+    assert row.val_loss_predicted == pytest.approx(row.val_loss, rel=2e-3)
+    assert row.val_loss_low < row.val_loss < row.val_loss_high
+
+
+def test_too_few_runs_are_refused():
+    with pytest.raises(DataError, match="at least 8"):
+        Fit(grid(chinchilla).iloc[:7])
+
+
+def test_the_largest_published_model_follows_from_the_smaller_ones(tmp_path: Path):
+    """Held out: all of SwinV2-L. The facts ask for an error below 0.02 where it does not overfit.
+
+    The runs that do are predicted less well, but known to be worse than with all images.
+    """
+    runs = pd.read_csv(PUBLISHED)
+    known, wanted = tmp_path / "known.csv", tmp_path / "wanted.csv"
+    write_runs(runs[runs["model"] != "L"], known)
+    large = runs[runs["model"] == "L"]
+    write_runs(large.drop(columns="val_loss"), wanted)
+    fits = fit_table(known, to_predict=wanted, out=tmp_path / "predicted.csv")
+    found = pd.read_csv(tmp_path / "predicted.csv")
+    assert list(found.columns[: len(runs.columns) - 1]) == list(large.columns.drop("val_loss"))
+    errors = np.log(found["val_loss_predicted"].to_numpy() / large["val_loss"].to_numpy())
+    overfit = large["dataset"].isin(["in1k-10", "in1k-20"]).to_numpy()
+    assert rms(errors[~overfit]) < 0.011
+    assert rms(errors[overfit]) < 0.03
+    inside = (found["val_loss_low"] < large["val_loss"].to_numpy()) & (
+        found["val_loss_high"] > large["val_loss"].to_numpy()
+    )
+    assert inside.mean() >= 0.8
+    assert fits.by_method["any"].errors["length"] < 0.02
+
+
+def test_predictions_go_nowhere_unasked(tmp_path: Path):
+    with pytest.raises(UsageError, match="both"):
+        fit_table(PUBLISHED, to_predict=PUBLISHED)
+    (tmp_path / "there.csv").write_text("x")
+    with pytest.raises(OutputExists):
+        fit_table(PUBLISHED, to_predict=PUBLISHED, out=tmp_path / "there.csv")
+    with pytest.raises(UsageError, match="in1k-10"):
+        fit_table(PUBLISHED, exclude=["in2k"])
+
+
+def test_rows_of_the_table_are_named_as_they_were():
+    assert set(read_runs(PUBLISHED)["source"]) == {"in1k", "in22k"}

@@ -1,0 +1,80 @@
+"""Each form against its equation, written out in plain numbers."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlabel.study.forms import FORMS, Form, Points
+
+MIDDLE = (50.0, 1000.0, 20_000.0)
+
+
+def overfit(p: dict, n: float, u: float, s: float) -> float:
+    return exp(p["c"]) * n ** p["gamma"] * s ** p["tau"] / u ** p["delta"]
+
+
+def plain(p: dict, n: float, s: float) -> float:
+    return exp(p["E"]) + exp(p["A"]) / n ** p["alpha"] + exp(p["B"]) / s ** p["beta"]
+
+
+def bounded(p: dict, n: float, u: float, s: float) -> float:
+    h = exp(p["a"]) / n ** p["alpha"] + exp(p["b"]) / s ** p["beta"]
+    h += overfit({"tau": 0.0, **p}, n, u, s)
+    return exp(p["E"]) + exp(p["L0-E"]) * h / (1 + h)
+
+
+def effective(p: dict, n: float, u: float, s: float) -> float:
+    repeats = s * MIDDLE[2] / (u * MIDDLE[1]) - 1
+    worth = exp(p["R"])
+    return plain(p, n, u + u * worth * (1 - exp(-repeats / worth)))
+
+
+def saturating(p: dict, n: float, u: float, s: float) -> float:
+    x = overfit(p, n, u, s)
+    return plain(p, n, s) + exp(p["K"]) * x / (1 + x)
+
+
+EQUATIONS = {
+    "chinchilla": lambda p, n, u, s: plain(p, n, s),
+    "additive": lambda p, n, u, s: plain(p, n, s) + exp(p["C"]) / u ** p["gamma"],
+    "effective samples": effective,
+    "bounded": bounded,
+    "bounded, with length": bounded,
+    "saturating overfit": saturating,
+    "exponential overfit": lambda p, n, u, s: (
+        plain(p, n, s) + exp(p["K"]) * (1 - exp(-overfit(p, n, u, s)))
+    ),
+}
+
+
+def points(n: float, u: float, s: float) -> Points:
+    """One place, by model, images and samples over the middle."""
+    repeats = s * MIDDLE[2] / (u * MIDDLE[1])
+    return Points(*(np.array([log(v)]) for v in (n, u, s)), np.array([repeats]))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@given(st.data())
+def test_a_form_is_its_equation(form: Form, data: st.DataObject):
+    p = {
+        name: data.draw(st.floats(*np.clip(limits, -4, 3)), name)
+        for name, limits in form.ranges.items()
+    }
+    n, u, s = (data.draw(st.floats(0.3, 3), axis) for axis in "nus")
+    expected = EQUATIONS[form.name](p, n, u, s)
+    found = form.loss(np.array(list(p.values())), points(n, u, s))
+    assert found == pytest.approx([expected], rel=1e-9)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_many_parameter_sets_at_once_are_as_each_alone(form: Form):
+    rng = np.random.default_rng(0)
+    sets = rng.uniform(form.low, form.high, (4, len(form.low)))
+    at = Points(*rng.normal(size=(3, 6)), np.exp(rng.normal(size=6)))
+    together = form.loss(sets.T[..., None], at)
+    assert together == pytest.approx(np.array([form.loss(p, at) for p in sets]))
