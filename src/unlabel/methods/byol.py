@@ -5,21 +5,21 @@ Grill et al., "Bootstrap Your Own Latent" (arXiv 2006.07733).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from unlabel.backbones.base import Backbone
 from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import target_decay
+from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, encode, large_crops, view_spec
-from unlabel.methods.parts.precision import full_precision
+from unlabel.methods.parts.regression import distances
 from unlabel.methods.parts.teacher import Teacher
 
 
@@ -48,6 +48,7 @@ class BYOL(Method):
     )
     target_moves: ClassVar[bool] = True
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = BYOLOptions
 
     def __init__(self, backbone: Backbone, options: BYOLOptions, data: DataInfo) -> None:
@@ -75,7 +76,5 @@ class BYOL(Method):
 
 
 def regression(predicted: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of the directions of rows (B, D), 2 - 2 cos, averaged over rows."""
-    with full_precision(predicted):
-        a, b = normalize(predicted.float(), dim=1), normalize(target.detach().float(), dim=1)
-        return (2 - 2 * (a * b).sum(1)).mean()
+    """Squared distance of the directions of rows (B, D), averaged over rows."""
+    return distances(predicted, target).mean()

@@ -17,9 +17,9 @@ from unlabel.backbones.base import Backbone
 from unlabel.config import OptimConfig, Settings
 from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
-from unlabel.methods.byol import BYOL, regression
+from unlabel.methods.byol import regression
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import target_decay
+from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, encode, large_crops, view_spec
 from unlabel.methods.parts.precision import full_precision
 from unlabel.methods.parts.teacher import Teacher
@@ -60,7 +60,7 @@ class CBYOL(Method):
     )
     target_moves: ClassVar[bool] = True
     horizon: ClassVar[bool] = True
-    short_run: ClassVar[Mapping[str, Any]] = BYOL.short_run
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = CBYOLOptions
 
     def __init__(self, backbone: Backbone, options: CBYOLOptions, data: DataInfo) -> None:

@@ -8,8 +8,9 @@ Shapes: B images of this process, G of all processes together, M sampled segment
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -23,7 +24,7 @@ from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.gather import from_all, rank
 from unlabel.methods.parts.heads import Encoder, mlp
 from unlabel.methods.parts.invariance import unit
-from unlabel.methods.parts.momentum import target_decay
+from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, large_crops, view_spec
 from unlabel.methods.parts.precision import full_precision
 from unlabel.methods.parts.segments import pool, sample_ids
@@ -58,6 +59,7 @@ class DetCon(Method):
         optimizer="lars", lr=0.2, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = DetConOptions
 
     def __init__(self, backbone: Backbone, options: DetConOptions, data: DataInfo) -> None:

@@ -6,7 +6,8 @@ Chen, Xie and He, "An Empirical Study of Training Self-Supervised Vision Transfo
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,7 +20,7 @@ from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.contrast import match_keys
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import target_decay
+from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
 from unlabel.methods.parts.multicrop import (
     Colours,
     ViewOptions,
@@ -66,6 +67,7 @@ class MoCoV3(Method):
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=10 / 300
     )
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = MoCoV3Options
 
     def __init__(self, backbone: Backbone, options: MoCoV3Options, data: DataInfo) -> None:

@@ -5,7 +5,8 @@ Mitrovic et al., "Representation Learning via Invariant Causal Mechanisms" (arXi
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -23,7 +24,7 @@ from unlabel.methods.parts.invariance import (
     log_likelihoods,
     unit,
 )
-from unlabel.methods.parts.momentum import target_decay
+from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
 from unlabel.methods.parts.multicrop import ViewOptions, encode, large_crops, view_spec
 from unlabel.methods.parts.teacher import Teacher
 
@@ -57,6 +58,7 @@ class RELIC(Method):
         optimizer="lars", lr=0.2, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
     horizon: ClassVar[bool] = True
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = RELICOptions
 
     def __init__(self, backbone: Backbone, options: RELICOptions, data: DataInfo) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from unlabel.methods.base import Progress
 
@@ -12,6 +15,9 @@ HORIZON = 0.003
 and 0.0032."""
 SLOWEST_START = 0.9
 """Below this decay a target hardly differs from the online network (ours)."""
+SHORT_RUN: Mapping[str, Any] = MappingProxyType({"optim.optimizer": "adamw", "optim.lr": 2e-3})
+"""Optimiser of methods with a target, in runs of minutes on small images (ours): with SGD, RELICv2
+and BYOL had hardly learnt after 235 and 300 updates on CIFAR-10 (docs/results/methods.md)."""
 
 
 def target_decay(published: float, progress: Progress) -> float:
