@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,9 @@ from unlabel.config import ModelConfig
 from unlabel.data.masks import draw_masks
 from unlabel.data.spec import Batch
 from unlabel.errors import UnlabelError
+from unlabel.export import export_backbone
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
+from unlabel.methods.dnc import BASE, GROUPS, expert
 from unlabel.methods.registry import build_method, methods
 
 MODELS = {
@@ -46,16 +52,37 @@ CLASSES = 3
 
 
 def build(name: str, model: str = "vit", channels: int = 3, **options) -> Method:
+    given = small_options(name, channels) | options
     torch.manual_seed(0)
     config = MODELS[model].model_copy(update={"in_chans": channels})
     config = ModelConfig(**config.model_dump())
     data = DataInfo(64, CLASSES, mean=(0.5,) * channels, std=(0.25,) * channels, segments=True)
-    given = {k: v for k, v in SMALL.items() if k in methods()[name].Options.model_fields}
-    method = build_method(name, build_backbone(config), given | options, data)
+    method = build_method(name, build_backbone(config), given, data)
     size, group = config.image_size, next(iter(method.spec.crops))
     method.prepare(toy_images(16, method.spec.crops[group].size, channels))
     assert size == method.backbone.image_size
     return method.train()
+
+
+def small_options(name: str, channels: int = 3) -> dict[str, Any]:
+    """Values for the method's options."""
+    known = methods()[name].Options.model_fields
+    stages = {"stages": toy_stages(channels).name} if "stages" in known else {}
+    return {k: v for k, v in SMALL.items() if k in known} | stages
+
+
+@cache
+def toy_stages(channels: int) -> TemporaryDirectory:
+    """A base and two experts for DnC, untrained, that take images of any size."""
+    folder = TemporaryDirectory()
+    small = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}
+    model = ModelConfig(name="resnet18", image_size=32, in_chans=channels, arguments=small)
+    for seed, stage in enumerate((BASE, expert(0), expert(1))):
+        torch.manual_seed(seed)
+        half, export = (0.5,) * channels, Path(folder.name) / stage / "export"
+        export_backbone(build_backbone(model), export, mean=half, std=half, notes={})
+    np.save(Path(folder.name) / GROUPS, np.arange(1024) % 2)
+    return folder
 
 
 def served(name: str) -> str:
@@ -239,12 +266,12 @@ def test_a_batch_of_any_size_works(name, images):
 @pytest.mark.parametrize(("size", "patch"), [(20, 4), (28, 4), (32, 16), (16, 16)])
 def test_sizes_work_or_are_refused_with_a_reason(name, size, patch):
     """Grids of 5 x 5, 7 x 7, 2 x 2 and of a single patch."""
+    given = small_options(name)
     torch.manual_seed(0)
     model = MODELS["vit"].model_copy(update={"image_size": size, "patch_size": patch})
     backbone = build_backbone(model)
     if not methods()[name].needs <= backbone.serves:
         pytest.skip("for another family of backbones")
-    given = {k: v for k, v in SMALL.items() if k in methods()[name].Options.model_fields}
     data = DataInfo(64, CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3, segments=True)
     try:
         method = build_method(name, backbone, given, data)
