@@ -16,6 +16,7 @@ from unlabel.data.cache import open_or_ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
 from unlabel.data.store import MANIFEST, Store
 from unlabel.data.views import used_layers
+from unlabel.dividing import begins_with, divided, train_stages
 from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
@@ -30,6 +31,7 @@ from unlabel.training.loop import best_step, train
 from unlabel.training.run import Run
 from unlabel.training.setup import build, processes
 from unlabel.training.split import split_store
+from unlabel.training.verdict import Verdict
 
 
 def start_run(
@@ -56,7 +58,7 @@ def start_run(
     choice = choose(store, this_machine(), without_auto(wanted), tune=tune)
     if wanted.get("batch_size") == AUTO:
         choice = _fit_batch(choice, store, wanted, tune)
-    run = _create(store, _explained(choice, wanted), out, overwrite)
+    run = _create(store, choice, wanted, out, overwrite)
     if processes().is_main_process:
         print_settings(run, asked if recipe is None else {"recipe": recipe, **asked})
     return _train_and_finish(run)
@@ -129,26 +131,38 @@ def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) ->
 
 
 def _train_and_finish(run: Run) -> Run:
-    with Bar(show=processes().is_main_process) as bar:
-        verdict = train(run, bar.watch, bar.tell)
+    train_stages(run, _train)
+    verdict = _train(run)
     if processes().is_main_process:
-        export_run(run, overwrite=True)
         page = write_report(run.path)
         print_verdict(verdict)
         console.print(f"Backbone: {run.path / 'export'}\nPage:     {page}")
     return run
 
 
-def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> Run:
+def _train(run: Run) -> Verdict:
+    """Train to the end with a bar, and export the backbone."""
+    with Bar(show=processes().is_main_process) as bar:
+        verdict = train(run, bar.watch, bar.tell)
+    if processes().is_main_process:
+        export_run(run, overwrite=True)
+    return verdict
+
+
+def _create(
+    store: Store, choice: Choice, asked: Collection[str], out: Path | None, overwrite: bool
+) -> Run:
     """Make the run's folder: the first process does, and tells the others where it is."""
     where = [""]
     state = processes()
     if state.is_main_process:
         folder = out or _free_folder(store, choice.config)
+        settled, stages = divided(choice, folder)
+        settled = _explained(settled, asked)
         facts = facts_of(store, choice)  # builds the model: an old run goes only for one that works
         if overwrite and folder.is_dir():
             Run.remove(folder)
-        Run.create(folder, choice.config, facts)
+        Run.create(folder, settled.config, {**facts, "reasons": settled.reasons, **stages})
         where = [str(folder)]
     broadcast_object_list(where)
     return Run.open(where[0])
@@ -156,7 +170,7 @@ def _create(store: Store, choice: Choice, out: Path | None, overwrite: bool) -> 
 
 def _fit_batch(choice: Choice, store: Store, wanted: Mapping[str, Any], tune: bool) -> Choice:
     """The same choice with the largest batch that one step on the device can hold."""
-    size = largest_batch(choice.config)
+    size = largest_batch(begins_with(choice.config))
     found = choose(store, this_machine(), {**wanted, "batch_size": size}, tune=tune)
     reason = f"{size}: the largest that {this_machine().device} held in one trial step"
     return Choice(found.config, {**found.reasons, "batch_size": reason})
@@ -191,7 +205,7 @@ def _explained(choice: Choice, asked: Collection[str]) -> Choice:
 def facts_of(store: Store, choice: Choice) -> dict[str, Any]:
     """What is known of a run before it begins, as in its ``run.json``; builds its model."""
     learnt_from, held_out = split_store(choice.config)
-    method = build(choice.config, learnt_from)
+    method = build(begins_with(choice.config), learnt_from)
     backbone = method.backbone
     return {
         "reasons": choice.reasons,

@@ -54,7 +54,7 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
         finally:
             training.accelerator.end_training()
     loss_tells = not training.method.target_moves
-    verdict = judge(run.metrics("monitor"), run.config.steps, loss_tells)
+    verdict = judge(run.metrics("monitor"), run.steps_in_all, loss_tells)
     if training.accelerator.is_main_process:
         run.write_json("verdict.json", verdict.as_dict())
     return verdict

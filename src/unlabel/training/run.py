@@ -1,7 +1,8 @@
 """A run is a folder in open formats; this is its only reader and writer.
 
 ``config.yaml`` (settings), ``run.json`` (data, model, machine, reasons), ``metrics.jsonl``,
-``checkpoints/``, ``verdict.json``, ``results.json``, ``export/`` and ``report.html``.
+``checkpoints/``, ``verdict.json``, ``results.json``, ``export/`` and ``report.html``; ``stages/``
+where it learns from other runs (DnC).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CONTENTS = frozenset(
         "checkpoints",
         "export",
         "previews",
+        "stages",
         "logs",
         "wandb",
         "mlruns",
@@ -120,6 +122,11 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """What was known when the run began: data, model, machine and reasons."""
         return self.read_json("run.json") or {}
+
+    @property
+    def steps_in_all(self) -> int:
+        """Updates, together with those of the stages that the run learns from (DnC)."""
+        return sum(self.facts.get("stages", {"own": self.config.steps}).values())
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run, or ``None`` where it has not been written."""

@@ -50,7 +50,7 @@ def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -
     Args:
         monitors: rows with ``step``, ``held_out_loss``, ``feature_std``, ``rankme`` and maybe
             ``knn``, in order; the first is that of the untrained network.
-        steps: updates that the run made.
+        steps: updates that the run was asked for.
         loss_tells: whether a lower loss means a better network. It does not for a method whose
             targets are another network's outputs without a scale of their own; then the online kNN
             is the judge.
