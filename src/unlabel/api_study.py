@@ -13,10 +13,11 @@ from unlabel.api import File, Many, Set, settings_of
 from unlabel.errors import UsageError
 
 if TYPE_CHECKING:
+    from unlabel.study.fits import Fits
     from unlabel.study.folder import Study
     from unlabel.study.status import Status
 else:  # the command line evaluates these hints, and must not pay for what they name
-    Study = Status = object
+    Fits = Study = Status = object
 
 Names = Annotated[tuple[str, ...], Many]
 
@@ -32,7 +33,7 @@ def study(
     schedule: Literal["step", "constant", "cosine"] | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
-    finetune: bool = False,
+    protocols: Annotated[tuple[Literal["knn", "linear", "finetune"], ...], Many] = (),
     out: File | None = None,
     resume: File | None = None,
     dry_run: bool = False,
@@ -66,8 +67,9 @@ def study(
         Images of one update; the same in all runs.
     image_size
         Side of the square training crop in pixels.
-    finetune
-        Fine-tune every network on the labels as well, beside kNN and a linear probe.
+    protocols
+        How every network is measured where there are labels; knn linear when not given. finetune
+        may take as long as the runs.
     out
         The study's folder; runs/NAME-study when not given.
     resume
@@ -89,10 +91,10 @@ def study(
         "lengths": lengths,
         "methods": methods,
         "seeds": seeds,
-        "finetune": finetune,
+        "protocols": protocols,
         "settings": {**settings_of(settings), **chosen},
     }
-    given = {name: value for name, value in grid.items() if value not in (None, (), {}, False)}
+    given = {name: value for name, value in grid.items() if value not in (None, (), {})}
     if resume is not None:
         if any((data, given, out, dry_run)):
             raise UsageError("--resume continues a study as it was planned: give it alone.")
@@ -119,3 +121,37 @@ def study_status(study: File) -> Status:
     from unlabel.study.status import Status
 
     return Status.of(Study.open(Path(study)))
+
+
+def study_fit(
+    table: File,
+    *,
+    predict: File | None = None,
+    out: File | None = None,
+    exclude_dataset: Names = (),
+) -> Fits:
+    """Fit the loss as a function of model, data and length to a table of runs, anybody's.
+
+    Says which runs overfit, from how many images on a larger model pays, what the losses tell of
+    the features, and how well each form predicts runs that it has not seen. docs/study-fits.md
+    explains.
+
+    Parameters
+    ----------
+    table
+        A .csv or .parquet with a row a run: model, params_m, unique_images, samples_seen, val_loss.
+    predict
+        Rows without losses: what would these runs come to?
+    out
+        Where to write those rows with val_loss_predicted, val_loss_low and val_loss_high.
+    exclude_dataset
+        Data sets to leave out.
+    """
+    from unlabel.study.fits import fit_table
+
+    return fit_table(
+        Path(table),
+        to_predict=Path(predict) if predict else None,
+        out=Path(out) if out else None,
+        exclude=exclude_dataset,
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.protocol import is_renderable
 
 from unlabel import api, api_study
 from unlabel.errors import UnlabelError, UsageError
@@ -43,6 +44,7 @@ for verb in (
 study = App(name="study")
 study.default(api_study.study)
 study.command(api_study.study_status, name="status")
+study.command(api_study.study_fit, name="fit")
 app.command(study)
 
 
@@ -67,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if "UNLABEL_DEBUG" in os.environ:
             raise
         return _say(errors, f"The system refused: {error}", OUT_OF_DISK)
-    if hasattr(result, "__rich__") or isinstance(result, Path):
+    if is_renderable(result) or isinstance(result, Path):
         Console(highlight=False, soft_wrap=True).print(result)
     return 0
 
