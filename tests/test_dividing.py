@@ -1,4 +1,4 @@
-"""DnC's runs: divided, trained one after another, and the same bits however often they are killed."""
+"""DnC's runs: divided, trained one after another, the same bits however often they are killed."""
 
 from __future__ import annotations
 
