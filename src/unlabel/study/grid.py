@@ -28,17 +28,24 @@ from unlabel.training.split import FEWEST, split_store
 
 SEED = 0
 """Of the fractions and the held-out images: those of all runs, whatever their own seed."""
+STAGES = "stages"
+"""Option of methods whose run is several."""
 
 
 def check_asked(asked: StudyConfig) -> None:
     """Refuse every method, model and setting that cannot work, before any image is read.
 
     Raises:
-        ConfigError: something is unknown, or a method cannot train a model.
+        ConfigError: something is unknown, a method cannot train a model, or trains in stages.
         InputMissing: weights or a tracker are not there.
     """
     for method, model in product(asked.methods, asked.models):
         check(_settings(asked, method, model))
+        if STAGES in get_method(method).Options.model_fields:
+            raise ConfigError(
+                f"methods: {method} trains several networks one after another, which a study does "
+                "not. Compare it with other runs by unlabel evaluate."
+            )
 
 
 def make_plan(
