@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -82,6 +83,15 @@ def test_a_signal_saves_at_the_next_step_and_the_resumed_run_ends_alike(
         train(run, interrupt)
     train(Run.open(run.path))
     assert fingerprint(run) == fingerprint(whole)
+
+
+def test_a_stopped_run_leaves_no_workers_to_whoever_holds_its_error(tmp_path: Path, small_run):
+    """They would be waited for when the interpreter ends, and never come."""
+    run = Run.create(tmp_path / "run", small_run.model_copy(update={"workers": 1}), {})
+    with pytest.raises(Preempted) as held:
+        train(run, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert held.value.__traceback__ is not None
+    assert not multiprocessing.active_children()
 
 
 KILLED = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from multiprocessing.context import BaseContext
 
@@ -23,7 +23,7 @@ TIMEOUT, POLL = 120, 5
 
 def stream(
     batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches ``start`` to ``stop - 1``, normalised, on ``device``: the same for any ``workers``.
 
     Args:
@@ -57,7 +57,7 @@ def stream(
     return _ahead(ready, device) if device.type == "cuda" else ready
 
 
-def _ahead(ready: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _ahead(ready: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """The same batches, each copied and coloured on a stream of its own while the one before it is
     used.
     """
@@ -73,9 +73,7 @@ def _ahead(ready: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             return
         main.wait_stream(side)
         for tensor in _tensors(batch):
-            tensor.record_stream(
-                main
-            )  # its memory is not used anew before ``main`` is done with it
+            tensor.record_stream(main)  # so that its memory is not used anew before then
         before = batch
 
 

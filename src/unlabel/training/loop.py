@@ -10,7 +10,7 @@ import hashlib
 import math
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import torch
 from torch import Tensor
@@ -79,25 +79,28 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch, te
         workers=config.workers,
         device=training.accelerator.device,
     )
-    for step in range(start, config.steps):
-        _seed(config.seed, step, training.accelerator.process_index)
-        lr = learning_rate(config.optim, step, config.steps, config.batch_size)
-        _update(training, recorder, micro, Progress(step, config.steps), lr)
-        done = step + 1
-        watch(done, config.steps, recorder.speed, recorder.loss)
-        if done in looks:
-            recorder.flush()
-            why = collapse(_look(run, training, recorder, done))
-            if why and not collapsed:
-                tell(f"Warning: the features collapsed by step {done}. {why} {AGAINST_COLLAPSE}")
-            collapsed = why is not None
-        stopping = stop.received is not None if alone else recorder.stopping
-        stopping = stopping and done < config.steps
-        if stopping or done in looks or done in config.keep:
-            recorder.flush()
-            _save(run, training, done)
-        if stopping:
-            raise _stopped(stop.received, run, done)
+    with closing(micro):  # an error that somebody holds on to holds no workers
+        for step in range(start, config.steps):
+            _seed(config.seed, step, training.accelerator.process_index)
+            lr = learning_rate(config.optim, step, config.steps, config.batch_size)
+            _update(training, recorder, micro, Progress(step, config.steps), lr)
+            done = step + 1
+            watch(done, config.steps, recorder.speed, recorder.loss)
+            if done in looks:
+                recorder.flush()
+                why = collapse(_look(run, training, recorder, done))
+                if why and not collapsed:
+                    tell(
+                        f"Warning: the features collapsed by step {done}. {why} {AGAINST_COLLAPSE}"
+                    )
+                collapsed = why is not None
+            stopping = stop.received is not None if alone else recorder.stopping
+            stopping = stopping and done < config.steps
+            if stopping or done in looks or done in config.keep:
+                recorder.flush()
+                _save(run, training, done)
+            if stopping:
+                raise _stopped(stop.received, run, done)
 
 
 def _update(training: Training, recorder: Recorder, micro, progress: Progress, lr: float) -> None:
