@@ -35,6 +35,7 @@ def study(
     image_size: int | None = None,
     protocols: Annotated[tuple[Literal["knn", "linear", "finetune"], ...], Many] = (),
     out: File | None = None,
+    on: Literal["ray"] | None = None,
     resume: File | None = None,
     dry_run: bool = False,
     settings: Set = (),
@@ -72,8 +73,11 @@ def study(
         may take as long as the runs.
     out
         The study's folder; runs/NAME-study when not given.
+    on
+        "ray" trains on a Ray cluster, as many runs at once as it holds, instead of one after
+        another here.
     resume
-        Continue this study. Needs nothing else.
+        Continue this study. Takes nothing else, but for --on.
     dry_run
         Show the plan and do nothing.
     settings
@@ -101,12 +105,13 @@ def study(
         from unlabel.study.folder import Study
         from unlabel.study.start import continue_study
 
-        return continue_study(Study.open(Path(resume)))
+        return continue_study(Study.open(Path(resume)), on_ray=on == "ray")
     if data is None:
         raise UsageError("Name the images to learn from: unlabel study STORE --models ...")
     from unlabel.study.start import start_study
 
-    return start_study(str(data), given, Path(out) if out else None, dry_run=dry_run)
+    folder = Path(out) if out else None
+    return start_study(str(data), given, folder, dry_run=dry_run, on_ray=on == "ray")
 
 
 def study_status(study: File) -> Status:

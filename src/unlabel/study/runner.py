@@ -29,15 +29,15 @@ def carry_out(study: Study, showing: Showing) -> None:
         Preempted: a signal asked for an end; everything up to the last step is saved.
         OutOfMemory: a run does not fit the device.
     """
-    with sole_owner(study.path), _resumable(study):
+    with sole_owner(study.path), resumable(study):
         judge = Judge(study.plan.runs[0].config, study.plan.asked.protocols)
-        _settle(study)
+        settle(study)
         for planned in study.left():
             study.record(planned.name, train_and_judge(study, planned, judge, showing))
-            _settle(study)
+            settle(study)
 
 
-def _settle(study: Study) -> None:
+def settle(study: Study) -> None:
     """What follows from the outcomes that there are; done again, it changes nothing."""
     write_table(study)
     drop_branching_points(study)
@@ -57,7 +57,7 @@ def train_and_judge(
 
 
 @contextmanager
-def _resumable(study: Study) -> Iterator[None]:
+def resumable(study: Study) -> Iterator[None]:
     """An end that was asked for says how the study, and not the run in it, goes on."""
     try:
         yield

@@ -17,6 +17,7 @@ from unlabel.pretraining import name_of
 from unlabel.study.estimate import measure_cost
 from unlabel.study.folder import Study
 from unlabel.study.grid import check_asked, make_plan
+from unlabel.study.on_ray import carry_out_on_ray
 from unlabel.study.plan import Plan, PlannedRun, StudyConfig
 from unlabel.study.runner import carry_out
 from unlabel.study.show import show_plan, show_run
@@ -27,7 +28,12 @@ from unlabel.training.setup import processes
 
 
 def start_study(
-    data: str, grid: Mapping[str, Any], out: Path | None = None, *, dry_run: bool = False
+    data: str,
+    grid: Mapping[str, Any],
+    out: Path | None = None,
+    *,
+    dry_run: bool = False,
+    on_ray: bool = False,
 ) -> Study | None:
     """Plan a study, show the plan and carry it out; or continue the same study where it is there.
 
@@ -36,6 +42,7 @@ def start_study(
         grid: values of `StudyConfig` but for ``data``.
         out: the study's folder; named after the store when not given.
         dry_run: only show the plan.
+        on_ray: train on a Ray cluster, as many runs at once as it holds.
 
     Returns:
         The study, finished; ``None`` for a dry run.
@@ -55,15 +62,15 @@ def start_study(
     if Study.is_at(out) and not dry_run:
         study = Study.open(out)
         study.refuse_others(asked)
-        return continue_study(study)
+        return continue_study(study, on_ray=on_ray)
     Study.check_place(out)
     plan, rows = make_plan(asked, store, this_machine(), out)
     plan = _with_costs(plan)
     console.print(show_plan(plan))
-    return None if dry_run else _finish(Study.create(out, plan, rows))
+    return None if dry_run else _finish(Study.create(out, plan, rows), on_ray)
 
 
-def continue_study(study: Study) -> Study:
+def continue_study(study: Study, *, on_ray: bool = False) -> Study:
     """Train what is left of a study; a finished one is left as it is.
 
     Raises:
@@ -73,11 +80,14 @@ def continue_study(study: Study) -> Study:
     study.refuse_other_images(Store.open(study.plan.asked.data).fingerprint)
     if study.left():
         console.print(Status.of(study))
-    return _finish(study)
+    return _finish(study, on_ray)
 
 
-def _finish(study: Study) -> Study:
-    carry_out(study, partial(_showing, study.plan))
+def _finish(study: Study, on_ray: bool) -> Study:
+    if on_ray:
+        carry_out_on_ray(study, partial(console.print, markup=False))
+    else:
+        carry_out(study, partial(_showing, study.plan))
     console.print(Status.of(study))
     return study
 
