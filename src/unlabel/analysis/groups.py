@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -72,6 +71,8 @@ def group_images(
 
 def find_centroids(vectors: Tensor, groups: int, seed: int) -> Tensor:
     """Centroids (min(groups, n), D) of vectors (n, D), by k-means on mini-batches."""
+    from sklearn.cluster import MiniBatchKMeans  # a second, which only DnC waits for
+
     groups = min(groups, len(vectors))
     kmeans = MiniBatchKMeans(groups, random_state=seed, n_init=STARTS, batch_size=4096)
     kmeans.fit(vectors.cpu().numpy())
