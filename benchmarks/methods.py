@@ -102,7 +102,7 @@ def train(asked: argparse.Namespace, name: str, seed: int) -> tuple[Run, float]:
 
 def with_labels(asked: argparse.Namespace, run: Run) -> tuple[dict, EvaluationConfig]:
     """The same network from scratch on labels alone, for as many images as the runs saw."""
-    budget = {"steps": run.config.steps, "batch_size": run.config.batch_size}
+    budget = {"steps": run.steps_in_all, "batch_size": run.config.batch_size}
     settings = EvaluationConfig(
         protocols=("finetune",),
         labels=FROZEN.labels,
@@ -128,7 +128,7 @@ def measured(
         if name == run.config.method:
             last = run.metrics("monitor")[-1]
             row |= {"rankme": last["rankme"], "feature_std": last["feature_std"]}
-            row |= {"images_seen": run.config.steps * run.config.batch_size}
+            row |= {"images_seen": run.steps_in_all * run.config.batch_size}
         rows.append(row)
     return rows
 

@@ -7,6 +7,7 @@ experts. Shapes: B images, D features, K groups.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,6 +25,7 @@ from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.frozen import Frozen
 from unlabel.methods.parts.heads import mlp
+from unlabel.methods.parts.momentum import SHORT_RUN
 from unlabel.methods.parts.multicrop import Colours, ViewOptions, large_crops, view_spec
 from unlabel.methods.parts.regression import distances
 from unlabel.methods.registry import get_method
@@ -55,8 +57,9 @@ class DnCOptions(ViewOptions):
     stages: Path | None = None
     """The folder of a base and experts that are there already: ``stages`` in the folder of another
     DnC run. All steps are then the distillation's. They are trained first when not given."""
-    hidden: int = Field(4096, ge=1)
-    """Width of each regressor's hidden layer (not known of the paper)."""
+    hidden: int | None = Field(None, ge=1)
+    """Width of each regressor's hidden layer (not known of the paper); as wide as the student's
+    vector when not given, as in SimCLR's projector."""
 
     @model_validator(mode="after")
     def _base_can_be(self) -> DnCOptions:
@@ -78,6 +81,7 @@ class DnC(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=0.01
     )
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
     Options: ClassVar[type[Settings]] = DnCOptions
 
     def __init__(self, backbone: Backbone, options: DnCOptions, data: DataInfo) -> None:
@@ -88,7 +92,8 @@ class DnC(Method):
         folders = [BASE, *(expert(k) for k in range(int(self.groups.max()) + 1))]
         networks = [_network(stages / folder, backbone) for folder in folders]
         self.frozen = Frozen(networks)
-        regressors = [mlp([backbone.dim, options.hidden, n.dim]) for n in networks]
+        hidden = options.hidden or backbone.dim
+        regressors = [mlp([backbone.dim, hidden, network.dim]) for network in networks]
         self.base_regressor = regressors[0]
         self.expert_regressors = nn.ModuleList(regressors[1:])
 
