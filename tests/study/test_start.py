@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -50,10 +51,42 @@ def test_the_same_again_is_the_same(finished: Path, shapes_store: Path, capsys):
     assert "4 of 4 runs" in capsys.readouterr().out
 
 
-def test_another_grid_in_its_folder_is_refused(finished: Path, shapes_store: Path, capsys):
-    code = run(command(shapes_store, finished, "--seeds", "2"))
-    assert code == OutputExists.exit_code
-    assert "seeds: 1 there, 2 here" in capsys.readouterr().err
+def test_a_study_grows_by_runs_that_leave_the_others_as_they_are(
+    tmp_path: Path, finished: Path, shapes_store: Path, capsys
+):
+    shutil.copytree(finished, tmp_path / "study")
+    plan = tmp_path / "study" / "plan.json"
+    plan.write_text(plan.read_text().replace(str(finished), str(tmp_path / "study")))
+    assert run(command(shapes_store, tmp_path / "study", "--seeds", "2")) == 0
+    assert "8 of 8 runs" in capsys.readouterr().err
+    before, after = (pd.read_csv(p / "runs.csv") for p in (finished, tmp_path / "study"))
+    assert sorted(after["seed"]) == [0] * 4 + [1] * 4
+    pd.testing.assert_frame_equal(after[after["seed"] == 0], before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--lengths", "2", "5"], "lengths: 2 6 there, 2 5 here"),
+        (["--protocols", "knn", "linear"], "protocols: knn there, knn linear here"),
+        (["--fractions", "1"], "fractions: 0.5 1.0 there, 1.0 here"),
+        (["--set", "optim.lr=0.5"], "settings"),
+    ],
+)
+def test_another_study_in_its_folder_is_refused(
+    finished: Path, shapes_store: Path, capsys, change: list[str], message: str
+):
+    assert run(changed(command(shapes_store, finished), change)) == OutputExists.exit_code
+    assert message in capsys.readouterr().err
+
+
+def changed(given: list[str], change: list[str]) -> list[str]:
+    """The command with another value of an option; a setting that comes later counts."""
+    if change[0] in given:
+        at = given.index(change[0])
+        end = next(i for i in range(at + 1, len(given)) if given[i].startswith("--"))
+        given = given[:at] + given[end:]
+    return [*given, *change]
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path, shapes_store: Path, capsys):
@@ -78,12 +111,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path, shapes_stor
 def test_what_cannot_work_is_refused_and_nothing_is_made(
     tmp_path: Path, shapes_store: Path, capsys, change: list[str], code: int, message: str
 ):
-    given = command(shapes_store, tmp_path / "study")
-    if change[0] in given:
-        at = given.index(change[0])
-        end = next(i for i in range(at + 1, len(given)) if given[i].startswith("--"))
-        del given[at:end]
-    assert run([*given, *change]) == code
+    assert run(changed(command(shapes_store, tmp_path / "study"), change)) == code
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -54,10 +54,10 @@ def test_a_run_that_was_stopped_counts_for_what_it_did(study: Study):
 def test_finished_runs_tell_how_long_the_others_take(study: Study):
     trunk = study.plan.runs[0]
     row = {"method": trunk.method, "model": trunk.model, "seconds": 160.0, "steps": 16}
-    study.record(trunk.name, {"state": "done", "row": row})
+    study.record(trunk.name, {"state": "done", "row": row, "measuring": 3.0})
     status = Status.of(study)
     assert (status.done, status.steps_left) == (1, 2)
-    assert status.seconds_left == pytest.approx(20)
+    assert status.seconds_left == pytest.approx(20 + 2 * 3)
 
 
 def test_failures_are_told_with_their_reasons(study: Study):

@@ -41,6 +41,10 @@ class Study:
             OutputExists: the folder has something in it already.
         """
         cls.check_place(path)
+        return cls._write(path, plan, rows)
+
+    @classmethod
+    def _write(cls, path: Path, plan: Plan, rows: Mapping[float, np.ndarray]) -> Study:
         files = {run.fraction: run.config.rows for run in plan.runs}
         for share, found in rows.items():
             content = io.BytesIO()
@@ -83,20 +87,25 @@ class Study:
         if path.exists():
             raise OutputExists(f"{path} is there already and is no study. Choose another --out.")
 
-    def refuse_others(self, asked: StudyConfig) -> None:
-        """Raise OutputExists where this study was asked to be something else."""
-        ours, theirs = self.plan.asked.model_dump(), asked.model_dump()
-        lines = [
-            f"  {name}: {_told(ours[name])} there, {_told(theirs[name])} here"
-            for name in ours
-            if ours[name] != theirs[name]
-        ]
-        if lines:
+    def check_growth(self, plan: Plan) -> None:
+        """Look whether ``plan`` has all runs of this study as they are, and maybe more.
+
+        Raises:
+            OutputExists: a run of this study is not in it, or would be another.
+        """
+        known = {run.model_dump_json() for run in plan.runs}
+        same = {run.model_dump_json() for run in self.plan.runs} <= known
+        if not same or plan.asked.protocols != self.plan.asked.protocols:
             raise OutputExists(
                 f"{self.path} holds a study that was asked to be another:\n"
-                + "\n".join(lines)
-                + f"\nContinue it as it is with --resume {self.path}, or choose another --out."
+                + "\n".join(_differences(self.plan.asked, plan.asked))
+                + "\nIt can be given more models, methods, fractions and seeds if all else stays. "
+                f"Continue it as it is with --resume {self.path}, or choose another --out."
             )
+
+    def grown(self, plan: Plan, rows: Mapping[float, np.ndarray]) -> Study:
+        """This study with the further runs of ``plan``, which `check_growth` let pass."""
+        return self._write(self.path, plan, rows)
 
     def refuse_other_images(self, fingerprint: str) -> None:
         """Raise DataError where the store no longer holds the images that the study began with."""
@@ -111,7 +120,10 @@ class Study:
         return self.path / "runs" / name
 
     def outcome(self, name: str) -> dict[str, Any] | None:
-        """How a run ended: ``state`` "done" with its ``row``, or "failed" with its ``reason``."""
+        """How a run ended: ``state`` "failed" with its ``reason``, or "done" with its ``row``.
+
+        ``measuring`` are the seconds that the row's figures took.
+        """
         file = self._outcome_file(name)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -130,6 +142,16 @@ class Study:
 
     def _outcome_file(self, name: str) -> Path:
         return self.path / "outcomes" / f"{name}.json"
+
+
+def _differences(ours: StudyConfig, theirs: StudyConfig) -> list[str]:
+    """A line for each thing that was asked for otherwise."""
+    there, here = ours.model_dump(), theirs.model_dump()
+    return [
+        f"  {name}: {_told(there[name])} there, {_told(here[name])} here"
+        for name in there
+        if there[name] != here[name]
+    ]
 
 
 def _told(value: Any) -> str:

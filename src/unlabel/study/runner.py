@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -53,7 +54,9 @@ def train_and_judge(
             train(run, watch, tell)
     except DataError as error:
         return {"state": "failed", "reason": str(error)}
-    return {"state": "done", "row": row_of(run, planned, study.plan, judge)}
+    start = time.perf_counter()
+    row = row_of(run, planned, study.plan, judge)
+    return {"state": "done", "row": row, "measuring": time.perf_counter() - start}
 
 
 @contextmanager

@@ -9,8 +9,13 @@ from rich.table import Table
 from unlabel.study.plan import Plan, PlannedRun
 
 
-def show_plan(plan: Plan) -> RenderableType:
-    """The plan: what will be trained, on how many images, and what it takes."""
+def show_plan(plan: Plan, free: int) -> RenderableType:
+    """The plan: what will be trained, on how many images, and what it takes.
+
+    Args:
+        plan: with its costs.
+        free: bytes that the disk has left.
+    """
     asked, shares = plan.asked, plan.images.items()
     batch = plan.runs[0].config.batch_size
     images = ", ".join(f"{share:.4g} has {count:,}" for share, count in shares)
@@ -21,7 +26,7 @@ def show_plan(plan: Plan) -> RenderableType:
         f"Lengths: {', '.join(f'{n:,}' for n in asked.lengths)} steps of {batch} images.",
         f"Steps to compute: {plan.steps:,}{alone}.",
         f"Time: about {duration(plan.seconds())} here, and the measuring of each network.",
-        f"Disk: at most {plan.bytes / 1e9:.2g} GB.",
+        f"Disk: at most {plan.bytes / 1e9:.2g} GB of {free / 1e9:,.2g} GB that are free.",
         *(f"Note: {escape(note)}" for note in plan.notes),
     ]
     return Group(*lines, _costs(plan))

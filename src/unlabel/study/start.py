@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from unlabel.config import validated
@@ -59,15 +60,19 @@ def start_study(
     store = open_or_ingest([data], asked.settings.get("model.image_size"))
     asked = asked.model_copy(update={"data": store.path.resolve()})
     out = out or Path("runs") / f"{name_of(store)}-study"
-    if Study.is_at(out) and not dry_run:
-        study = Study.open(out)
-        study.refuse_others(asked)
-        return continue_study(study, on_ray=on_ray)
-    Study.check_place(out)
+    earlier = Study.open(out) if Study.is_at(out) else None
+    if earlier and earlier.plan.asked == asked and not dry_run:
+        return continue_study(earlier, on_ray=on_ray)
     plan, rows = make_plan(asked, store, this_machine(), out)
+    if earlier:
+        earlier.refuse_other_images(store.fingerprint)
+        earlier.check_growth(plan)
     plan = _with_costs(plan)
-    console.print(show_plan(plan))
-    return None if dry_run else _finish(Study.create(out, plan, rows), on_ray)
+    console.print(show_plan(plan, _free(out)))
+    if dry_run:
+        return None
+    study = earlier.grown(plan, rows) if earlier else Study.create(out, plan, rows)
+    return _finish(study, on_ray)
 
 
 def continue_study(study: Study, *, on_ray: bool = False) -> Study:
@@ -90,6 +95,12 @@ def _finish(study: Study, on_ray: bool) -> Study:
         carry_out(study, partial(_showing, study.plan))
     console.print(Status.of(study))
     return study
+
+
+def _free(out: Path) -> int:
+    """Bytes free where the study will stand."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    return disk_usage(there).free
 
 
 def _refuse_processes() -> None:

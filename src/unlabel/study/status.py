@@ -35,28 +35,26 @@ class Status:
         """Look at a study's folder."""
         plan, left = study.plan, study.left()
         outcomes = {run.name: study.outcome(run.name) for run in plan.runs}
-        ended = [outcome for outcome in outcomes.values() if outcome]
-        ahead = {run.name: run.config.steps - _updates(study, run) for run in left}
+        done = [o for o in outcomes.values() if o and o["state"] == "done"]
+        failed = {n: o["reason"] for n, o in outcomes.items() if o and o["state"] == "failed"}
+        updates = {run.name: _updates(study, run) for run in left}
+        ahead = {run.name: run.config.steps - updates[run.name] for run in left}
         costs = _costs(study)
+        training = [seconds_of(r, costs[r.kind]) * ahead[r.name] / r.own_steps for r in left]
+        measuring = len(left) * median(o["measuring"] for o in done) if done else 0.0
         return cls(
             path=study.path,
             runs=len(plan.runs),
-            done=sum(outcome["state"] == "done" for outcome in ended),
-            failed={
-                name: outcome["reason"]
-                for name, outcome in outcomes.items()
-                if outcome and outcome["state"] == "failed"
-            },
+            done=len(done),
+            failed=failed,
             begun={
-                run.name: (run.config.steps - ahead[run.name], run.config.steps)
+                run.name: (updates[run.name], run.config.steps)
                 for run in left
                 if study.folder_of(run.name).is_dir()
             },
             steps=plan.steps,
             steps_left=sum(ahead.values()),
-            seconds_left=sum(
-                seconds_of(run, costs[run.kind]) * ahead[run.name] / run.own_steps for run in left
-            ),
+            seconds_left=sum(training) + measuring,
         )
 
     def __rich__(self) -> Group:
@@ -69,12 +67,12 @@ class Status:
         for name, (updates, steps) in self.begun.items():
             lines.append(f"Begun: {escape(name)}, {updates:,} of {steps:,} steps.")
         lines += [f"Failed: {escape(n)}. {escape(why)}" for n, why in self.failed.items()]
-        if self.steps_left:
+        if self.done + len(self.failed) < self.runs:
             lines.append(
                 f"Left: {self.steps_left:,} steps, about {duration(self.seconds_left)}. "
-                f"Continue with: unlabel study --resume {folder}"
+                f"If it was stopped, continue with: unlabel study --resume {folder}"
             )
-        elif self.done:
+        else:
             lines.append(f"Table: {folder}/runs.csv")
         return Group(*lines)
 
