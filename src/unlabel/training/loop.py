@@ -67,12 +67,7 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch, te
     looks = looking_points(config.steps, config.evaluations)
     start = _restore(run, training)
     collapsed = False
-    if start == 0:
-        tell(f"Looking at the {len(training.monitors.held_out):,} held-out images before step 1")
-        _look(run, training, recorder, 0)
-    if config.compile:
-        tell("Compiling in the first step, which takes minutes")
-    micro = stream(
+    micro = stream(  # whose workers start beside the first look
         training.batches,
         start * config.accumulate,
         config.steps * config.accumulate,
@@ -80,6 +75,12 @@ def _run_steps(run: Run, training: Training, stop: StopRequest, watch: Watch, te
         device=training.accelerator.device,
     )
     with closing(micro):  # an error that somebody holds on to holds no workers
+        if start == 0:
+            count = len(training.monitors.held_out)
+            tell(f"Looking at the {count:,} held-out images before step 1")
+            _look(run, training, recorder, 0)
+        if config.compile:
+            tell("Compiling in the first step, which takes minutes")
         for step in range(start, config.steps):
             _seed(config.seed, step, training.accelerator.process_index)
             lr = learning_rate(config.optim, step, config.steps, config.batch_size)
