@@ -13,7 +13,7 @@ import pytest
 
 from faults import in_child, intercepted
 from unlabel import atomic
-from unlabel.atomic import Content, discard, mismatch, write_folder
+from unlabel.atomic import Content, discard, link_folder, mismatch, write_folder
 from unlabel.atomic import write_text_atomic as write_text
 from unlabel.errors import StorageError
 
@@ -251,3 +251,29 @@ def test_free_space_of_a_lost_folder_is_unknown(tmp_path):
 
 def test_child_that_ends_by_itself_is_no_kill():
     assert in_child(lambda: None) == 0
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_linked_folder_is_whole_and_outlives_its_source(before, monkeypatch, linked):
+    """Also where the disk has no links, and the files are copied."""
+    run, _ = before
+    if not linked:
+        monkeypatch.setattr(os, "link", no_links)
+    link_folder(run / "first", run / "else" / "second")
+    assert (run / "first" / "a.bin").stat().st_nlink == 1 + linked
+    discard(run / "first")
+    assert mismatch(run / "else" / "second") is None
+    assert (run / "else" / "second" / "a.bin").read_bytes() == KILOBYTE * 4
+
+
+def test_a_damaged_folder_is_not_linked(before):
+    run, _ = before
+    (run / "first" / "a.bin").write_bytes(KILOBYTE * 3)
+    old = contents(run)
+    with pytest.raises(StorageError, match=r"first is damaged \(a.bin"):
+        link_folder(run / "first", run / "second")
+    assert contents(run) == old

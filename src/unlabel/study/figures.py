@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
@@ -31,7 +32,7 @@ class Judge:
         """``config`` is that of any run of the study.
 
         Raises:
-            DataError: images to measure on have classes that those to learn from lack.
+            DataError: all labelled images to learn from are, pixel for pixel, those to measure on.
         """
         self.protocols = protocols
         self.device = torch.device(this_machine().device)
@@ -73,11 +74,15 @@ class Judge:
 
 @torch.no_grad()
 def flops(backbone: Backbone) -> int:
-    """Floating-point operations of one image's forward pass: twice the multiply-adds."""
+    """Floating-point operations of one image's forward pass: twice the multiply-adds.
+
+    Those of matrix products and convolutions, as torch counts them; it does not count attention
+    that is fused for processors, so attention is done in its parts.
+    """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes seconds
 
     device = next(backbone.parameters()).device
     image = torch.zeros(1, backbone.in_chans, *(backbone.image_size,) * 2, device=device)
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         backbone.embed(image)
     return counter.get_total_flops()
