@@ -170,6 +170,23 @@ def test_a_stage_whose_folder_was_only_begun_is_made_anew(
     assert fingerprint(continue_run(Run.open(out))) == fingerprint(whole)
 
 
+def test_two_processes_train_all_stages_together(shapes_store: Path, tmp_path: Path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "pair"
+    plain = {**ASKED, "data": str(shapes_store), "precision": "fp32", "steps": 12}
+    recipe.write_text(json.dumps(plain))  # which is YAML
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    verb = ["-m", "unlabel", "pretrain", "--recipe", str(recipe), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, *verb], check=True, capture_output=True, env=environment)
+    pair = Run.open(out)
+    base, *experts = stage_runs(pair)
+    lengths = [len(run.metrics("train")) for run in (base, *experts, pair)]
+    assert sum(lengths) == pair.steps_in_all == 12
+    alone = start_run([], {}, out=tmp_path / "alone", recipe=recipe)
+    theirs = [row["loss"] for row in stage_runs(alone)[0].metrics("train")]
+    assert [r["loss"] for r in base.metrics("train")] == pytest.approx(theirs, rel=1e-3)
+
+
 def test_another_student_can_learn_from_stages_that_are_there(
     whole: Run, shapes_store: Path, tmp_path: Path
 ):

@@ -52,7 +52,8 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(run, error) from None
         finally:
-            training.accelerator.end_training()
+            for tracker in training.accelerator.trackers:  # processes stay joined: runs may follow
+                tracker.finish()
     loss_tells = not training.method.target_moves
     verdict = judge(run.metrics("monitor"), run.steps_in_all, loss_tells)
     if training.accelerator.is_main_process:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -165,9 +166,15 @@ def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+@cache
 def processes() -> PartialState:
-    """The processes that train together, joined on the first call; one unless launched as more."""
-    return PartialState(cpu=this_machine().device == "cpu")
+    """The processes that train together; one unless launched as more.
+
+    They are joined on the first call, and stay so to the end for runs that follow one another.
+    """
+    state = PartialState(cpu=this_machine().device == "cpu")
+    atexit.register(state.destroy_process_group)
+    return state
 
 
 def check_trackers(config: PretrainConfig) -> None:
