@@ -1,7 +1,7 @@
 """SimCLR and DINO from a folder of JPEG files on a processor: ours beside lightly_train's.
 
     python benchmarks/against_lightly_train.py --peer-python PYTHON [--methods simclr dino]
-        [--images 256] [--batch 16] [--folder FOLDER] [--workers 1] [--busy]
+        [--images 192] [--batch 16] [--folder FOLDER] [--workers 1] [--busy]
 
 ResNet-18 at 224 pixels, 2 crops for SimCLR and 2 large and 6 small ones for DINO, the same files,
 batch size, updates and workers. Both run as they come, which is float32 for lightly_train and for
@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", required=True, help="an interpreter with lightly-train")
     parser.add_argument("--methods", nargs="+", choices=sorted(WANTED), default=sorted(WANTED))
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="JPEG files, in place of those made here")
     parser.add_argument("--workers", type=int, default=1)
