@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 
-from unlabel.report import page as page_module
+from unlabel.report import shell
 
 VOID = {"meta", "img", "br", "link", "input", "base"}
 
@@ -59,9 +59,9 @@ def script_json(parsed: Elements) -> dict:
 @contextmanager
 def short_plotly() -> Iterator[None]:
     """A stand-in of a few bytes for Plotly's 5 MB."""
-    page_module._assets.cache_clear()
-    original = page_module.get_plotlyjs
-    page_module.get_plotlyjs = lambda: "var Plotly;"
+    shell.assets.cache_clear()
+    original = shell.get_plotlyjs
+    shell.get_plotlyjs = lambda: "var Plotly;"
     yield
-    page_module.get_plotlyjs = original
-    page_module._assets.cache_clear()
+    shell.get_plotlyjs = original
+    shell.assets.cache_clear()

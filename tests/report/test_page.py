@@ -14,7 +14,7 @@ from page_elements import Elements, script_json, short_plotly
 
 from unlabel.errors import InputMissing, OutputExists
 from unlabel.evaluation.results import Results
-from unlabel.report import page as page_module
+from unlabel.report import shell
 from unlabel.report.page import render, write_report
 
 
@@ -181,7 +181,7 @@ def test_written_whole_and_not_over_another_unasked(run: Path) -> None:
 
 
 def test_colours_are_readable_in_light_and_dark() -> None:
-    light, dark = re.findall(r":root \{(.*?)\}", page_module._own("page.css"), re.DOTALL)
+    light, dark = re.findall(r":root \{(.*?)\}", shell._own("page.css"), re.DOTALL)
     tones = dict(re.findall(r"--([\w-]+): (#\w{6});", light))
     for theme in (tones, tones | dict(re.findall(r"--([\w-]+): (#\w{6});", dark))):
         for ground in (theme["page"], theme["paper"]):

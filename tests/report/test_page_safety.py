@@ -13,7 +13,7 @@ import yaml
 from fake_run import write_fake_run
 from page_elements import Elements, script_json, short_plotly
 
-from unlabel.report import page as page_module
+from unlabel.report import shell
 from unlabel.report.page import render
 
 XSS = [
@@ -141,7 +141,7 @@ def test_no_name_becomes_markup(text: str, harmless: list, tmp_path: Path) -> No
 
 def test_no_text_ends_or_opens_a_script() -> None:
     for text in XSS:
-        code = page_module._script_json({text: text})
+        code = shell.script_json({text: text})
         assert not set("<>&") & set(code)
         assert json.loads(code) == {text: text}
 
@@ -178,9 +178,9 @@ def test_plotly_stands_in_the_page_once_and_whole(run: Path, monkeypatch) -> Non
     from plotly.offline import get_plotlyjs
 
     code = get_plotlyjs()
-    monkeypatch.setattr(page_module, "get_plotlyjs", lambda: code)
-    page_module._assets.cache_clear()
+    monkeypatch.setattr(shell, "get_plotlyjs", lambda: code)
+    shell.assets.cache_clear()
     html = render(run)
-    page_module._assets.cache_clear()
+    shell.assets.cache_clear()
     assert html.count(code) == 1
     assert not re.search(r"</script|<!--|\r|\0", code, re.IGNORECASE)

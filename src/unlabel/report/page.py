@@ -1,26 +1,20 @@
 """The page of a run: one HTML file that needs nothing else and asks nothing of the network.
 
 What the run's folder lacks (results, labels, a verdict) is said in a sentence; nothing in it can
-stop the page. Every text is escaped, and the page's own policy (CSP) allows no script and no style
-but those written here, by their hashes.
+stop the page.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
 import json
 import shlex
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from unlabel.atomic import write_text_atomic
 from unlabel.errors import InputMissing, OutputExists
@@ -28,9 +22,9 @@ from unlabel.report.curves import Curve, read_curves
 from unlabel.report.figures import GLYPHS, other_figures, run_figures, score_figure
 from unlabel.report.gains import gains, load_results
 from unlabel.report.scores import describe, read_scores, subjects, tables
+from unlabel.report.shell import assets, environment, script_json
 from unlabel.report.text import flatten, plain
 
-HERE = Path(__file__).parent
 STATES = ("improving", "saturated", "overfitting", "collapsed", "diverged")
 """Verdicts that have a look of their own; any other is shown as unclear."""
 PREVIEWS = 24
@@ -91,12 +85,11 @@ def render(folder: Path) -> str:
     }
     config, facts = _settings(folder / "config.yaml"), _mapping(folder / "run.json")
     settings = _explained(config, facts)
-    return _environment().get_template("page.html").render(
-        _assets(),
+    return environment().get_template("page.html").render(
+        assets(),
         name=folder.resolve().name,
         folder=str(folder),
-        intro=_introduction(config, facts),
-        progress=_progress(config, train),
+        intro=[*_introduction(config, facts), _progress(config, train)],
         verdict=_verdict(folder / "verdict.json"),
         tables=[(t, gains(measured, t, scores[0].subject)) for t in score_tables],
         warnings=measured.warnings(),
@@ -105,7 +98,7 @@ def render(folder: Path) -> str:
         glyphs=GLYPHS,
         describe=describe,
         sections=sections,
-        figures=_script_json({key: f.spec for group in sections.values() for key, f in group}),
+        figures=script_json({key: f.spec for group in sections.values() for key, f in group}),
         previews=_previews(folder / "previews"),
         chosen=[row for row in settings if row[2]],
         given=[row for row in settings if not row[2]],
@@ -115,50 +108,6 @@ def render(folder: Path) -> str:
         exported=(folder / "export").is_dir(),
         again=_command(config, folder),
     )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@cache
-def _assets() -> dict[str, Markup | str]:
-    """Scripts and style of the page, and the policy that allows only them."""
-    scripts = {"plotly": get_plotlyjs(), "script": _own("page.js")}
-    style = _own("page.css")
-    # Plotly makes an empty <style> and fills it through the object model.
-    policy = (
-        f"default-src 'none'; script-src {' '.join(map(_hash, scripts.values()))}; "
-        f"style-src {_hash(style)} {_hash('')}; img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    return {name: Markup(code) for name, code in scripts.items()} | {
-        "style": Markup(style),
-        "policy": policy,
-    }
-
-
-def _own(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _hash(code: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that no HTML parser can leave or misread inside a script element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _json(path: Path) -> Any:
