@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ import pandas as pd
 import pytest
 
 from unlabel.errors import DataError, OutputExists, UsageError
-from unlabel.study.fit import Fit, Scale, fit_form, rms
+from unlabel.study.fit import Fit, rms
 from unlabel.study.fits import fit_table
+from unlabel.study.fitted import Scale, fit_form
 from unlabel.study.forms import FORMS
 from unlabel.study.predict import predict
 from unlabel.study.table import read_runs, write_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
-CHINCHILLA, SATURATING = FORMS[0], FORMS[5]
+CHINCHILLA = FORMS[0]
 
 
 def grid(loss, models=(5.0, 20.0, 80.0), images=(1e4, 1e5), samples=(1e6, 4e6, 16e6)):
@@ -63,7 +65,7 @@ def test_another_source_of_images_may_lie_off():
 def test_noise_is_not_extended():
     draws = np.random.default_rng(0)
     fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.3)))))
-    assert any(fit.why_not(axis) for axis in fit.held_out)
+    assert any(fit.why_not(axis) for axis in fit.baselines)
     beyond = grid(chinchilla, models=(300.0,), images=(1e3,), samples=(60e6,))
     found = predict(fit, beyond)
     assert found["val_loss_predicted"].isna().all()
@@ -126,3 +128,21 @@ def test_predictions_go_nowhere_unasked(tmp_path: Path):
 
 def test_rows_of_the_table_are_named_as_they_were():
     assert set(read_runs(PUBLISHED)["source"]) == {"in1k", "in22k"}
+
+
+def test_repetitions_of_a_run_are_held_out_together():
+    runs = pd.concat([grid(chinchilla).assign(seed=seed) for seed in range(3)], ignore_index=True)
+    for part in Fit(runs, forms=(CHINCHILLA,))._folds():
+        assert np.array_equal(part[:18], part[18:36])
+        assert np.array_equal(part[:18], part[36:])
+
+
+def test_a_fit_is_plain_data():
+    fit = Fit(grid(chinchilla), forms=(CHINCHILLA,))
+    found = json.loads(json.dumps(fit.as_dict()))
+    (form,) = found["forms"]
+    assert form["name"] == "Chinchilla"
+    low, high = form["intervals"]["alpha"]
+    assert low <= 0.5001
+    assert high >= 0.4999
+    assert found["errors"] == pytest.approx(fit.errors)

@@ -14,17 +14,13 @@ from unlabel.study.forms import FORMS, Form, Points
 MIDDLE = (50.0, 1000.0, 20_000.0)
 
 
-def overfit(p: dict, n: float, u: float, s: float) -> float:
-    return exp(p["c"]) * n ** p["gamma"] * s ** p["tau"] / u ** p["delta"]
-
-
 def plain(p: dict, n: float, s: float) -> float:
     return exp(p["E"]) + exp(p["A"]) / n ** p["alpha"] + exp(p["B"]) / s ** p["beta"]
 
 
 def bounded(p: dict, n: float, u: float, s: float) -> float:
     h = exp(p["a"]) / n ** p["alpha"] + exp(p["b"]) / s ** p["beta"]
-    h += overfit({"tau": 0.0, **p}, n, u, s)
+    h += exp(p["c"]) * n ** p["gamma"] / u ** p["delta"]
     return exp(p["E"]) + exp(p["L0-E"]) * h / (1 + h)
 
 
@@ -35,21 +31,42 @@ def effective(p: dict, n: float, u: float, s: float) -> float:
 
 
 def saturating(p: dict, n: float, u: float, s: float) -> float:
-    x = overfit(p, n, u, s)
+    x = exp(p["c"]) * n ** p["gamma"] * s ** p["tau"] / u ** p["delta"]
     return plain(p, n, s) + exp(p["K"]) * x / (1 + x)
 
 
-EQUATIONS = {
-    "chinchilla": lambda p, n, u, s: plain(p, n, s),
+PUBLISHED = {
+    "Chinchilla": lambda p, n, u, s: plain(p, n, s),
     "additive": lambda p, n, u, s: plain(p, n, s) + exp(p["C"]) / u ** p["gamma"],
     "effective samples": effective,
     "bounded": bounded,
-    "bounded, with length": bounded,
-    "saturating overfit": saturating,
-    "exponential overfit": lambda p, n, u, s: (
-        plain(p, n, s) + exp(p["K"]) * (1 - exp(-overfit(p, n, u, s)))
+    "saturating": saturating,
+}
+BASES = {
+    "Kaplan": lambda p, n, s: (
+        (exp(p["A"]) / n ** p["alpha"] + exp(p["B"]) / s ** p["beta"]) ** p["c"]
+    ),
+    "power law": lambda p, n, s: (
+        exp(p["A"]) * n ** -(p["alpha"] + p["k"] * log(s)) * s ** -p["beta"]
     ),
 }
+ONSETS = {
+    "N, S, U": lambda p, n, u, s: n ** p["x.gamma"] * s ** p["x.tau"] / u ** p["x.delta"],
+    "N/U, S/U": lambda p, n, u, s: (n / u) ** p["x.gamma"] * (s / u) ** p["x.tau"],
+    "NS/U^2": lambda p, n, u, s: (n * s / u**2) ** p["x.tau"],
+    "memory": lambda p, n, u, s: n / u * (s / u) ** p["x.tau"],
+}
+
+
+def composed(name: str, p: dict, n: float, u: float, s: float) -> float:
+    base, onset, height = next(
+        (b, o, name.rpartition(", ")[2]) for b in BASES for o in ONSETS if f"{b}, {o}, " in name
+    )
+    endless = BASES[base](p, n, s) + exp(p["D"]) / u ** p["epsilon"]
+    x = exp(p["x.c"]) * ONSETS[onset](p, n, u, s)
+    if height == "excess":
+        return endless + exp(p["K"]) * x / (1 + x)
+    return endless + max(exp(p["C"]) - endless, 0) * (1 - exp(-min(x, exp(5))))
 
 
 def points(n: float, u: float, s: float) -> Points:
@@ -62,11 +79,14 @@ def points(n: float, u: float, s: float) -> Points:
 @given(st.data())
 def test_a_form_is_its_equation(form: Form, data: st.DataObject):
     p = {
-        name: data.draw(st.floats(*np.clip(limits, -4, 3)), name)
+        name: data.draw(st.floats(*np.clip(limits, -4, 3)), label=name)
         for name, limits in form.ranges.items()
     }
     n, u, s = (data.draw(st.floats(0.3, 3), axis) for axis in "nus")
-    expected = EQUATIONS[form.name](p, n, u, s)
+    if form.name in PUBLISHED:
+        expected = PUBLISHED[form.name](p, n, u, s)
+    else:
+        expected = composed(form.name, p, n, u, s)
     found = form.loss(np.array(list(p.values())), points(n, u, s))
     assert found == pytest.approx([expected], rel=1e-9)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from unlabel.errors import DataError, OutputExists, UsageError
 from unlabel.study.findings import Findings
 from unlabel.study.fit import INSIDE, Fit
-from unlabel.study.predict import COLUMNS, predict
+from unlabel.study.predict import PREDICTED, predict
 from unlabel.study.table import read_runs, read_table, write_runs
 
 EDGES = {
@@ -82,8 +82,8 @@ def fit_table(
     runs = runs[~(runs["dataset"].isin(exclude) | runs["source"].isin(exclude))]
     fits = Fits({str(m): Fit(rows) for m, rows in runs.groupby("method", sort=False)}, runs)
     if to_predict and out and wanted is not None:
-        rows = read_table(to_predict).drop(columns=list(COLUMNS), errors="ignore")
-        write_runs(rows.join(fits.predict(wanted)[list(COLUMNS)]), out)
+        rows = read_table(to_predict).drop(columns=list(PREDICTED), errors="ignore")
+        write_runs(rows.join(fits.predict(wanted)[list(PREDICTED)]), out)
     return fits
 
 
@@ -96,7 +96,8 @@ def _table(method: str, fit: Fit) -> Table:
     for axis in axes:
         table.add_column(EDGES[axis], justify="right")
     for fitted in fit.forms:
-        table.add_row(fitted.form.name, *(f"{fitted.errors[axis]:.2%}" for axis in axes))
+        errors = fit.errors_of(fitted)
+        table.add_row(fitted.form.name, *(f"{errors[axis]:.2%}" for axis in axes))
     table.add_section()
     table.add_row("weighted together", *(f"{fit.errors[axis]:.2%}" for axis in axes))
     for name in ("nearest known run", "median"):

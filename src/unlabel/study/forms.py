@@ -1,15 +1,20 @@
-"""Published forms of the loss as a function of model, data and length, and two of ours.
+"""Forms of the loss as a function of model, data and length: published ones, and ours.
 
 Each takes its parameters p and, as logarithms relative to the table's middle, n (model parameters),
 u (unique images) and s (images seen); it gives the loss relative to the table's middle. Amplitudes
 are logarithms too, so that none can be negative (the log-sum-exp parametrisation of the Chinchilla
 paper).
+
+Ours have four parts: what an endless stream of images would come to, by model and length (a
+*base*); a term that falls with the images; and overfitting, which sets in with x (its *onset*) and
+levels off at a *height*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -27,10 +32,14 @@ class Points:
 
 
 Function = Callable[[Array, Points], Array]
+Ranges = dict[str, tuple[float, float]]
 
 FLOOR, AMPLITUDE, POWER, STEEP = (-3.0, 0.1), (-8.0, 1.0), (0.02, 2.0), (0.0, 5.0)
-EXCESS, ONSET = (-7.0, 1.0), (-10.0, 6.0)
+EXCESS, CEILING, ONSET = (-7.0, 1.0), (-0.2, 0.8), (-10.0, 6.0)
 """Ranges of parameters: of an amplitude, from the middle loss divided by 3,000 to 3 times it."""
+BELIEFS = {"K": (-2.3, 1.0), "C": (0.1, 0.15)}
+"""Where overfitting levels off, as far as one run would tell that hit it: about a tenth above the
+middle loss. A table in which no run gets there does not say, and would let it run away."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Form:
 
     name: str
     source: str
-    ranges: dict[str, tuple[float, float]]
+    ranges: Ranges
     loss: Function
 
     @property
@@ -53,18 +62,24 @@ class Form:
         return np.array([high for _, high in self.ranges.values()])
 
 
-def _model_and_length(p: Array, n: Array, s: Array) -> Array:
-    return np.exp(p[0]) + np.exp(p[1] - p[2] * n) + np.exp(p[3] - p[4] * s)
-
-
 def chinchilla(p: Array, at: Points) -> Array:
     """E + A N^-alpha + B S^-beta: blind to how many images differ."""
-    return _model_and_length(p, at.n, at.s)
+    return np.exp(p[0]) + np.exp(p[1] - p[2] * at.n) + np.exp(p[3] - p[4] * at.s)
+
+
+def kaplan(p: Array, at: Points) -> Array:
+    """(A N^-alpha + B S^-beta)^c: length pays more for a larger model."""
+    return np.exp(p[4] * np.logaddexp(p[0] - p[1] * at.n, p[2] - p[3] * at.s))
+
+
+def power_law(p: Array, at: Points) -> Array:
+    """A N^-(alpha + k ln S) S^-beta: a power law whose powers lean on one another."""
+    return np.exp(p[0] - p[1] * at.n - p[2] * at.s - p[3] * at.n * at.s)
 
 
 def additive(p: Array, at: Points) -> Array:
     """E + A N^-alpha + B S^-beta + C U^-gamma."""
-    return _model_and_length(p, at.n, at.s) + np.exp(p[5] - p[6] * at.u)
+    return chinchilla(p, at) + np.exp(p[5] - p[6] * at.u)
 
 
 def effective(p: Array, at: Points) -> Array:
@@ -74,7 +89,7 @@ def effective(p: Array, at: Points) -> Array:
     """
     worth = np.exp(p[5])
     seen = at.u + np.log1p(-worth * np.expm1(-np.maximum(at.repeats - 1, 0) / worth))
-    return _model_and_length(p, at.n, seen)
+    return np.exp(p[0]) + np.exp(p[1] - p[2] * at.n) + np.exp(p[3] - p[4] * seen)
 
 
 def bounded(p: Array, at: Points) -> Array:
@@ -87,51 +102,100 @@ def bounded(p: Array, at: Points) -> Array:
     return np.exp(p[0]) + np.exp(p[1]) * h / (1 + h)
 
 
-def bounded_with_length(p: Array, at: Points) -> Array:
-    """The same with c N^gamma S^tau / U^delta: overfitting grows with the length too."""
-    over = np.exp(p[6] + p[7] * at.n - p[8] * at.u + p[9] * at.s)
-    h = np.exp(p[2] - p[3] * at.n) + np.exp(p[4] - p[5] * at.s) + over
-    return np.exp(p[0]) + np.exp(p[1]) * h / (1 + h)
-
-
 def saturating(p: Array, at: Points) -> Array:
     """Chinchilla + K x / (1 + x), x = c N^gamma S^tau / U^delta: rises, then levels off."""
-    x = p[6] + p[7] * at.n + p[8] * at.s - p[9] * at.u
-    return _model_and_length(p, at.n, at.s) + np.exp(p[5]) / (1 + np.exp(-x))
+    return by_excess(chinchilla(p[:5], at), own_powers(p[6:], at), p[5])
 
 
-def exponential(p: Array, at: Points) -> Array:
-    """Chinchilla + K (1 - exp(-x)), with the same x: levels off sooner."""
-    x = np.minimum(p[6] + p[7] * at.n + p[8] * at.s - p[9] * at.u, 30)
-    return _model_and_length(p, at.n, at.s) - np.exp(p[5]) * np.expm1(-np.exp(x))
+def own_powers(p: Array, at: Points) -> Array:
+    """Logarithm of x = c N^gamma S^tau / U^delta."""
+    return p[0] + p[1] * at.n + p[2] * at.s - p[3] * at.u
 
 
-_PLAIN = {"E": FLOOR, "A": AMPLITUDE, "alpha": POWER, "B": AMPLITUDE, "beta": POWER}
-_BOUND = {
-    "E": FLOOR,
-    "L0-E": (-4.0, 3.0),
-    "a": AMPLITUDE,
-    "alpha": POWER,
-    "b": AMPLITUDE,
-    "beta": POWER,
-    "c": ONSET,
-    "gamma": STEEP,
-    "delta": STEEP,
+def by_ratios(p: Array, at: Points) -> Array:
+    """Logarithm of x = c (N/U)^gamma (S/U)^tau: parameters an image, and epochs."""
+    return p[0] + p[1] * (at.n - at.u) + p[2] * (at.s - at.u)
+
+
+def by_work(p: Array, at: Points) -> Array:
+    """Logarithm of x = c (N S / U^2)^tau: the same with one power."""
+    return p[0] + p[1] * (at.n + at.s - 2 * at.u)
+
+
+def by_memory(p: Array, at: Points) -> Array:
+    """Logarithm of x = c (N/U) (S/U)^tau: what a parameter can remember does not change."""
+    return p[0] + (at.n - at.u) + p[1] * (at.s - at.u)
+
+
+def by_excess(loss: Array, x: Array, height: Array) -> Array:
+    """Loss + K x / (1 + x)."""
+    return loss + np.exp(height) / (1 + np.exp(-x))
+
+
+def to_ceiling(loss: Array, x: Array, height: Array) -> Array:
+    """Loss + (C - loss) (1 - exp(-x)): a network that knows its images by heart has loss C."""
+    share = -np.expm1(-np.exp(np.minimum(x, 5)))
+    return loss + np.maximum(np.exp(height) - loss, 0) * share
+
+
+_CHINCHILLA = {"E": FLOOR, "A": AMPLITUDE, "alpha": POWER, "B": AMPLITUDE, "beta": POWER}
+_IMAGES = {"D": (-9.0, 0.0), "epsilon": (0.3, 3.0)}
+_OWN = {"c": ONSET, "gamma": STEEP, "tau": STEEP, "delta": STEEP}
+_BASES: dict[str, tuple[Function, Ranges]] = {
+    "Kaplan": (
+        kaplan,
+        {"A": (-8.0, 3.0), "alpha": (0.02, 4.0), "B": (-8.0, 3.0), "beta": (0.02, 4.0)}
+        | {"c": (0.01, 2.0)},
+    ),
+    "power law": (
+        power_law,
+        {"A": (-2.0, 2.0), "alpha": (0.0, 1.0), "beta": (0.0, 1.0), "k": (-0.1, 0.1)},
+    ),
 }
-_OVER = {"K": EXCESS, "c": ONSET, "gamma": STEEP, "tau": STEEP, "delta": STEEP}
+_ONSETS: dict[str, tuple[Function, Ranges]] = {
+    "N, S, U": (own_powers, _OWN),
+    "N/U, S/U": (by_ratios, {"c": ONSET, "gamma": STEEP, "tau": STEEP}),
+    "NS/U^2": (by_work, {"c": ONSET, "tau": STEEP}),
+    "memory": (by_memory, {"c": ONSET, "tau": STEEP}),
+}
+_HEIGHTS = {"excess": (by_excess, {"K": EXCESS}), "ceiling": (to_ceiling, {"C": CEILING})}
+
+
+def _composed(base: str, onset: str, height: str) -> Form:
+    (low, base_ranges), (x, onset_ranges), (rise, top) = (
+        _BASES[base],
+        _ONSETS[onset],
+        _HEIGHTS[height],
+    )
+    i = len(base_ranges)
+    j = i + len(_IMAGES)
+
+    def loss(p: Array, at: Points) -> Array:
+        endless = low(p[:i], at) + np.exp(p[i] - p[i + 1] * at.u)
+        return rise(endless, x(p[j:-1], at), p[-1])
+
+    over = {f"x.{name}": limits for name, limits in onset_ranges.items()}
+    return Form(
+        f"{base}, {onset}, {height}", "ours", {**base_ranges, **_IMAGES, **over, **top}, loss
+    )
+
 
 FORMS = (
-    Form("chinchilla", "Hoffmann et al. 2022", _PLAIN, chinchilla),
-    Form("additive", "an image term added", {**_PLAIN, "C": AMPLITUDE, "gamma": POWER}, additive),
+    Form("Chinchilla", "Hoffmann et al. 2022", _CHINCHILLA, chinchilla),
     Form(
-        "effective samples",
-        "Muennighoff et al. 2023",
-        {**_PLAIN, "R": (-2.0, 6.0)},
-        effective,
+        "additive", "an image term added", {**_CHINCHILLA, "C": AMPLITUDE, "gamma": POWER}, additive
     ),
-    Form("bounded", "Bryant and Liu 2026", _BOUND, bounded),
-    Form("bounded, with length", "ours", {**_BOUND, "tau": STEEP}, bounded_with_length),
-    Form("saturating overfit", "ours", {**_PLAIN, **_OVER}, saturating),
-    Form("exponential overfit", "ours", {**_PLAIN, **_OVER}, exponential),
+    Form(
+        "effective samples", "Muennighoff et al. 2023", {**_CHINCHILLA, "R": (-2.0, 6.0)}, effective
+    ),
+    Form(
+        "bounded",
+        "Bryant and Liu 2026",
+        {"E": FLOOR, "L0-E": (-4.0, 3.0), "a": AMPLITUDE, "alpha": POWER, "b": AMPLITUDE}
+        | {"beta": POWER, "c": ONSET, "gamma": STEEP, "delta": STEEP},
+        bounded,
+    ),
+    Form("saturating", "ours", {**_CHINCHILLA, "K": EXCESS, **_OWN}, saturating),
+    *(_composed(*names) for names in product(_BASES, _ONSETS, _HEIGHTS)),
 )
 """From the plainest on."""
