@@ -14,7 +14,7 @@ from unlabel.study.fit import Fit, rms
 from unlabel.study.fits import fit_table
 from unlabel.study.fitted import Scale, fit_form
 from unlabel.study.forms import FORMS
-from unlabel.study.predict import predict
+from unlabel.study.predict import beyond, predict
 from unlabel.study.table import read_runs, write_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
@@ -146,3 +146,17 @@ def test_a_fit_is_plain_data():
     assert low <= 0.5001
     assert high >= 0.4999
     assert found["errors"] == pytest.approx(fit.errors)
+
+
+def test_a_corner_that_no_run_has_reached_is_beyond_the_table():
+    whole = grid(chinchilla)
+    corner = (whole["params_m"] == 80) & (whole["unique_images"] == 1e4)
+    fit = Fit(whole[~corner], forms=(CHINCHILLA,))
+    (edge,) = beyond(fit, whole[corner].iloc[0])
+    assert (edge.axis, edge.end, edge.steps) == ("model", "high", pytest.approx(1))
+    assert edge.times == pytest.approx(4)
+    assert beyond(fit, whole[~corner].iloc[0]) == []
+    (edge,) = beyond(fit, whole.iloc[0].replace({5.0: 2.5}))
+    assert (edge.axis, edge.end, edge.steps) == ("model", "low", pytest.approx(0.5))
+    long = grid(chinchilla, (20.0,), (5e3,), (32e6,)).iloc[0]
+    assert [edge.axis for edge in beyond(fit, long)] == ["length", "data"]

@@ -51,10 +51,8 @@ BASES = {
     ),
 }
 ONSETS = {
-    "N, S, U": lambda p, n, u, s: n ** p["x.gamma"] * s ** p["x.tau"] / u ** p["x.delta"],
     "N/U, S/U": lambda p, n, u, s: (n / u) ** p["x.gamma"] * (s / u) ** p["x.tau"],
     "NS/U^2": lambda p, n, u, s: (n * s / u**2) ** p["x.tau"],
-    "memory": lambda p, n, u, s: n / u * (s / u) ** p["x.tau"],
 }
 
 

@@ -101,6 +101,10 @@ class Fit:
         weights = np.where(errors < WINDOW * errors.min(), errors**-2, 0)
         return weights / weights.sum()
 
+    def checked(self, axis: str, end: str) -> bool:
+        """Whether runs could be held out at this edge."""
+        return f"{axis} {end}" in self.held_out
+
     def error(self, axis: str, overfit: bool, end: str | None = None) -> float:
         """Root-mean-square error of the weighted forms at an edge, or inside the table.
 
@@ -125,6 +129,22 @@ class Fit:
         """One form's errors, as ``errors``."""
         names = {axis: f"{axis} {OUTWARD[axis]}" for axis in self.baselines}
         return {axis: rms(fitted.left_out[names.get(axis, axis)]) for axis in (*names, INSIDE)}
+
+    def unseen(self, axis: str) -> pd.DataFrame:
+        """The rows at an axis' outward edge as they were predicted without them.
+
+        Returns:
+            Rows of the table with a column ``val_loss_unseen``; none where the edge was not held
+            out.
+        """
+        name = f"{axis} {OUTWARD[axis]}"
+        rows = self.runs[self.held_out.get(name, np.zeros(len(self.runs), bool))]
+        if not len(rows):
+            return rows.assign(val_loss_unseen=np.nan)
+        errors = np.array([fitted.left_out[name] for fitted in self.forms])
+        weights = np.array([self.weights(axis, bool(crowded)) for crowded in self._crowded(name)])
+        off = np.einsum("rf,fr->r", weights, errors)
+        return rows.assign(val_loss_unseen=rows[LOSS] * np.exp(off))
 
     def why_not(self, axis: str) -> str | None:
         """Why nothing is said beyond an edge: the forms are no better there than a baseline."""

@@ -104,12 +104,7 @@ def bounded(p: Array, at: Points) -> Array:
 
 def saturating(p: Array, at: Points) -> Array:
     """Chinchilla + K x / (1 + x), x = c N^gamma S^tau / U^delta: rises, then levels off."""
-    return by_excess(chinchilla(p[:5], at), own_powers(p[6:], at), p[5])
-
-
-def own_powers(p: Array, at: Points) -> Array:
-    """Logarithm of x = c N^gamma S^tau / U^delta."""
-    return p[0] + p[1] * at.n + p[2] * at.s - p[3] * at.u
+    return by_excess(chinchilla(p[:5], at), p[6] + p[7] * at.n + p[8] * at.s - p[9] * at.u, p[5])
 
 
 def by_ratios(p: Array, at: Points) -> Array:
@@ -120,11 +115,6 @@ def by_ratios(p: Array, at: Points) -> Array:
 def by_work(p: Array, at: Points) -> Array:
     """Logarithm of x = c (N S / U^2)^tau: the same with one power."""
     return p[0] + p[1] * (at.n + at.s - 2 * at.u)
-
-
-def by_memory(p: Array, at: Points) -> Array:
-    """Logarithm of x = c (N/U) (S/U)^tau: what a parameter can remember does not change."""
-    return p[0] + (at.n - at.u) + p[1] * (at.s - at.u)
 
 
 def by_excess(loss: Array, x: Array, height: Array) -> Array:
@@ -140,7 +130,6 @@ def to_ceiling(loss: Array, x: Array, height: Array) -> Array:
 
 _CHINCHILLA = {"E": FLOOR, "A": AMPLITUDE, "alpha": POWER, "B": AMPLITUDE, "beta": POWER}
 _IMAGES = {"D": (-9.0, 0.0), "epsilon": (0.3, 3.0)}
-_OWN = {"c": ONSET, "gamma": STEEP, "tau": STEEP, "delta": STEEP}
 _BASES: dict[str, tuple[Function, Ranges]] = {
     "Kaplan": (
         kaplan,
@@ -153,10 +142,8 @@ _BASES: dict[str, tuple[Function, Ranges]] = {
     ),
 }
 _ONSETS: dict[str, tuple[Function, Ranges]] = {
-    "N, S, U": (own_powers, _OWN),
     "N/U, S/U": (by_ratios, {"c": ONSET, "gamma": STEEP, "tau": STEEP}),
     "NS/U^2": (by_work, {"c": ONSET, "tau": STEEP}),
-    "memory": (by_memory, {"c": ONSET, "tau": STEEP}),
 }
 _HEIGHTS = {"excess": (by_excess, {"K": EXCESS}), "ceiling": (to_ceiling, {"C": CEILING})}
 
@@ -195,7 +182,12 @@ FORMS = (
         | {"beta": POWER, "c": ONSET, "gamma": STEEP, "delta": STEEP},
         bounded,
     ),
-    Form("saturating", "ours", {**_CHINCHILLA, "K": EXCESS, **_OWN}, saturating),
+    Form(
+        "saturating",
+        "ours",
+        {**_CHINCHILLA, "K": EXCESS, "c": ONSET, "gamma": STEEP, "tau": STEEP, "delta": STEEP},
+        saturating,
+    ),
     *(_composed(*names) for names in product(_BASES, _ONSETS, _HEIGHTS)),
 )
 """From the plainest on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +20,9 @@ PREDICTED = ("val_loss_predicted", "val_loss_low", "val_loss_high", "note")
 
 
 class Beyond(NamedTuple):
-    """An end of the table that a row lies beyond.
+    """An end of an axis that a row lies beyond, as `beyond` says.
 
-    ``steps`` are in those from the last value but one to the last, as logarithms.
+    ``steps`` are in those from the axis' last value but one to its last, as logarithms.
     """
 
     axis: str
@@ -53,38 +52,72 @@ def predict(fit: Fit, wanted: pd.DataFrame) -> pd.DataFrame:
     crowded = fit.excess(wanted) > OVERFIT
     rows = []
     for place, (_, row) in enumerate(wanted.iterrows()):
-        beyond = list(_beyond(fit, row))
-        if reason := _why_not(fit, row, beyond):
+        edges = beyond(fit, row)
+        if reason := _why_not(fit, row, edges):
             rows.append((np.nan, np.nan, np.nan, reason))
             continue
-        middle, width = _weighted(
-            fit, logs[:, place], spreads[:, place], beyond, bool(crowded[place])
+        middle, width = weighted(
+            fit, logs[:, place], spreads[:, place], edges, bool(crowded[place])
         )
-        unchecked = [b.axis for b in beyond if f"{b.axis} {b.end}" not in fit.held_out]
+        unchecked = [edge.axis for edge in edges if not fit.checked(edge.axis, edge.end)]
         note = "; ".join(map(_unchecked, unchecked))
         rows.append((*np.exp([middle, middle - width, middle + width]), note))
     found = pd.DataFrame(rows, columns=list(PREDICTED), index=wanted.index)
     return pd.concat([wanted.drop(columns=list(PREDICTED), errors="ignore"), found], axis=1)
 
 
-def _weighted(
-    fit: Fit, logs: Array, spreads: Array, beyond: list[Beyond], overfit: bool
+def beyond(fit: Fit, row: pd.Series) -> list[Beyond]:
+    """What takes a row out of the table.
+
+    Overfitting grows outwards on every axis. So a row is inside only where some run is as large, as
+    long and on as few images; otherwise it is beyond the run that is so in the fewest steps. A
+    large model on few images is outside where the table has large models and few images, but never
+    together. Inwards, the table's edge alone counts.
+    """
+    columns = list(COLUMNS.values())
+    sign = np.array([1 if OUTWARD[axis] == "high" else -1 for axis in COLUMNS])
+    known = np.log(fit.runs[columns].to_numpy(float)) * sign
+    at = np.log(row[columns].to_numpy(float)) * sign
+    steps = [np.diff(np.unique(values)) for values in known.T]
+    last, first = (np.array([d[i] if len(d) else np.inf for d in steps]) for i in (-1, 0))
+    outward = np.where(at - known > np.log(WITHIN), at - known, 0)
+    nearest = outward[(outward / last).sum(1).argmin()]
+    inward = np.where(known.min(0) - at > np.log(WITHIN), known.min(0) - at, 0)
+    return [
+        Beyond(axis, end, float(far / step), float(np.exp(far)))
+        for i, (axis, end) in enumerate(OUTWARD.items())
+        for far, step, end in (
+            (nearest[i], last[i], end),
+            (inward[i], first[i], "low" if end == "high" else "high"),
+        )
+        if far > 0 and np.isfinite(step)
+    ]
+
+
+def weighted(
+    fit: Fit, logs: Array, spreads: Array, edges: list[Beyond], overfit: bool
 ) -> tuple[float, float]:
-    """Log loss of one row by the weighted forms, and half its interval."""
-    weights = np.mean(
-        [fit.weights(axis, overfit) for axis in [b.axis for b in beyond] or [INSIDE]], axis=0
-    )
-    errors = [fit.error(b.axis, overfit, b.end) * _grown(fit, b) for b in beyond]
+    """The weighted forms' log loss, or difference of two, and half its 95 % interval.
+
+    Args:
+        fit: whose forms they are.
+        logs: what each form says.
+        spreads: the standard deviation of each over rows drawn again.
+        edges: those that the row lies beyond.
+        overfit: whether it overfits.
+    """
+    axes = [edge.axis for edge in edges] or [INSIDE]
+    weights = np.mean([fit.weights(axis, overfit) for axis in axes], axis=0)
+    errors = [fit.error(edge.axis, overfit, edge.end) * _grown(fit, edge) for edge in edges]
     errors = errors or [fit.error(INSIDE, overfit)]
     middle = weights @ logs
     variance = weights @ (logs - middle) ** 2 + weights @ spreads**2
     return float(middle), float(Z95 * np.sqrt(variance + np.sum(np.square(errors))))
 
 
-def _grown(fit: Fit, beyond: Beyond) -> float:
+def _grown(fit: Fit, edge: Beyond) -> float:
     """An error grows with the distance; one that is known from inside alone, from one step on."""
-    checked = f"{beyond.axis} {beyond.end}" in fit.held_out
-    return max(1.0, beyond.steps) if checked else 1 + beyond.steps
+    return max(1.0, edge.steps) if fit.checked(edge.axis, edge.end) else 1 + edge.steps
 
 
 def _unchecked(axis: str) -> str:
@@ -100,30 +133,18 @@ def _spread(fitted: Fitted, wanted: pd.DataFrame) -> Array:
     return (high - low) / 2
 
 
-def _beyond(fit: Fit, row: pd.Series) -> Iterator[Beyond]:
-    for axis, column in COLUMNS.items():
-        values = np.log(np.sort(fit.runs[column].unique()))
-        at = np.log(row[column])
-        past = {"low": values[0] - at, "high": at - values[-1]}
-        end = "low" if past["low"] > past["high"] else "high"
-        if len(values) < 2 or past[end] <= np.log(WITHIN):
-            continue
-        step = values[1] - values[0] if end == "low" else values[-1] - values[-2]
-        yield Beyond(axis, end, float(past[end] / step), float(np.exp(past[end])))
-
-
-def _why_not(fit: Fit, row: pd.Series, beyond: list[Beyond]) -> str | None:
+def _why_not(fit: Fit, row: pd.Series, edges: list[Beyond]) -> str | None:
     for axis, column in COLUMNS.items():
         values = fit.runs[column]
         if values.nunique() == 1 and abs(np.log(row[column] / values.iloc[0])) > np.log(WITHIN):
             return f"the table has one {axis} only: {column} {values.iloc[0]:,.0f}"
-    for axis, end, _, times in beyond:
+    for axis, end, _, times in edges:
         if end == OUTWARD[axis] and (reason := fit.why_not(axis)):
             return reason
         if times > FARTHEST[axis]:
             return (
-                f"{COLUMNS[axis]} {row[COLUMNS[axis]]:,.0f} is {times:.1f} times beyond the "
-                f"table's edge; {FARTHEST[axis]:g} times is the most that it is asked to tell"
+                f"{COLUMNS[axis]} {row[COLUMNS[axis]]:,.0f} is {times:.1f} times beyond what the "
+                f"table has; {FARTHEST[axis]:g} times is the most that it is asked to tell"
             )
     if str(row["source"]) not in fit.scale.sources:
         return f"images of {row['source']} stand nowhere in the table"
