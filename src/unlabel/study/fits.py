@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from unlabel.errors import DataError, OutputExists, UsageError
+from unlabel.study.downstream import Downstream
 from unlabel.study.findings import Findings
-from unlabel.study.fit import INSIDE, Fit
+from unlabel.study.fit import INSIDE, OVERFIT, Fit
 from unlabel.study.predict import PREDICTED, predict
-from unlabel.study.table import read_runs, read_table, write_runs
+from unlabel.study.table import accuracies, read_runs, read_table, write_runs
 
 EDGES = {
     "model": "largest model",
@@ -24,28 +26,72 @@ EDGES = {
 
 
 class Fits:
-    """One fit a method, and what the runs themselves show."""
+    """One fit a method, and what the runs themselves show.
+
+    Attributes:
+        by_method: the fits.
+        findings: what shows without a fit.
+        downstream: for each method, a line from the loss for each downstream figure.
+    """
 
     def __init__(self, by_method: Mapping[str, Fit], runs: pd.DataFrame) -> None:
         self.by_method = by_method
         self.findings = Findings.of(runs)
+        self.downstream: dict[str, list[Downstream]] = {}
+        for method in by_method:
+            rows = runs[runs["method"] == method]
+            overfit = self.findings.overfit[rows.index]
+            self.downstream[method] = [
+                Downstream.of(rows, overfit, column) for column in accuracies(rows)
+            ]
+
+    @property
+    def predicted(self) -> list[str]:
+        """Columns that `predict` adds: losses, and the downstream figures that follow from them."""
+        figures = {
+            line.column: None
+            for lines in self.downstream.values()
+            for line in lines
+            if not line.why_not()
+        }
+        return [*PREDICTED, *(name for column in figures for name in _columns(column))]
 
     def predict(self, wanted: pd.DataFrame) -> pd.DataFrame:
-        """The rows with predicted losses; a method without a fit gets a note instead.
+        """The rows with predicted losses, and figures where a row does not overfit.
 
         Where the table has one method, rows need not name it.
+
+        Raises:
+            DataError: the table has no runs of a row's method.
         """
         only = next(iter(self.by_method)) if len(self.by_method) == 1 else None
         parts = []
         for method, rows in wanted.groupby("method", sort=False):
-            fit = self.by_method.get(only if method == "any" and only else str(method))
-            if fit is None:
+            name = only if method == "any" and only else str(method)
+            if name not in self.by_method:
                 raise DataError(
                     f"The table has no runs of method {method}; it has: "
                     f"{', '.join(self.by_method)}."
                 )
-            parts.append(predict(fit, rows))
-        return pd.concat(parts).loc[wanted.index]
+            parts.append(self._with_figures(name, predict(self.by_method[name], rows)))
+        return (
+            pd.concat(parts)
+            .loc[wanted.index]
+            .reindex(
+                columns=[*wanted.columns.difference(self.predicted, sort=False), *self.predicted]
+            )
+        )
+
+    def _with_figures(self, method: str, rows: pd.DataFrame) -> pd.DataFrame:
+        """Figures of the rows that are known not to overfit."""
+        overfit = (self.by_method[method].excess(rows) > OVERFIT)[:, None]
+        losses = rows[list(PREDICTED[:3])].to_numpy(float)
+        losses = np.where(overfit, np.nan, losses)
+        for line in self.downstream[method]:
+            if not line.why_not():
+                figures = line.predict(*losses.T)
+                rows = rows.assign(**dict(zip(_columns(line.column), figures, strict=True)))
+        return rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.findings
@@ -54,6 +100,7 @@ class Fits:
             for axis in EDGES:
                 if axis in fit.errors and (reason := fit.why_not(axis)):
                     yield f"Nothing is said there: {reason}."
+            yield from map(_line, self.downstream[method])
 
 
 def fit_table(
@@ -82,9 +129,24 @@ def fit_table(
     runs = runs[~(runs["dataset"].isin(exclude) | runs["source"].isin(exclude))]
     fits = Fits({str(m): Fit(rows) for m, rows in runs.groupby("method", sort=False)}, runs)
     if to_predict and out and wanted is not None:
-        rows = read_table(to_predict).drop(columns=list(PREDICTED), errors="ignore")
-        write_runs(rows.join(fits.predict(wanted)[list(PREDICTED)]), out)
+        rows = read_table(to_predict).drop(columns=fits.predicted, errors="ignore")
+        write_runs(rows.join(fits.predict(wanted)[fits.predicted]), out)
     return fits
+
+
+def _columns(figure: str) -> list[str]:
+    return [f"{figure}_{part}" for part in ("predicted", "low", "high")]
+
+
+def _line(line: Downstream) -> str:
+    """One sentence on what the loss says of a figure."""
+    if reason := line.why_not():
+        return f"{line.column}: nothing is said: {reason}."
+    a, b = line.line
+    return (
+        f"{line.column} = {a:.4g} {b:+.4g} val_loss, by {line.runs} runs that do not overfit; off "
+        f"by {line.error:.2g} on a model left out, where the median is by {line.baseline:.2g}."
+    )
 
 
 def _table(method: str, fit: Fit) -> Table:
