@@ -73,6 +73,16 @@ def test_small_sizes(name, most):
 
 
 @pytest.mark.parametrize(
+    ("name", "about"), [("swinv2_nano", 0.255), ("swinv2_micro", 0.959), ("swinv2_mini", 2.122)]
+)
+def test_small_swins(name, about):
+    backbone = meta(name)
+    assert isinstance(backbone, SwinV2)
+    assert millions(backbone) == pytest.approx(about, abs=1e-3)
+    assert (backbone.image_size, backbone.grid, backbone.stride) == (32, (4, 4), 8)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "vit_small_patch16_224",

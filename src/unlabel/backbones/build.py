@@ -46,6 +46,17 @@ def _small_resnet(layers: list[int], channels: list[int]) -> tuple[str, Argument
     return "resnet18", {"layers": layers, "channels": channels}
 
 
+def _small_swin(channels: int) -> tuple[str, Arguments]:
+    """Two stages on patches of 4 pixels, so that 32 pixels end in a grid of 4 by 4."""
+    return "swinv2_tiny_window8_256", {
+        "embed_dim": channels,
+        "depths": [2, 4],
+        "num_heads": [channels // 16, channels // 8],
+        "window_size": 4,
+        "img_size": 32,
+    }
+
+
 def _study_swin(channels: int) -> tuple[str, Arguments]:
     """Head dimension 32, window 12 at 192 pixels (6 in the last stage, whose grid is 6 by 6)."""
     return "swinv2_small_window8_256", {
@@ -64,6 +75,10 @@ NAMED: dict[str, tuple[str, Arguments]] = {
     "vit_mini": _small_vit(320, 8, 5),
     # Convolutions to learn with in minutes on a processor: 1.2 million parameters.
     "resnet_nano": _small_resnet([1, 1, 1, 1], [32, 64, 128, 256]),
+    # SwinV2 for images of about 32 pixels: 0.3, 0.9 and 2.0 million parameters.
+    "swinv2_nano": _small_swin(32),
+    "swinv2_micro": _small_swin(64),
+    "swinv2_mini": _small_swin(96),
     # The sizes of "On Data Scaling in Masked Image Modeling".
     "swinv2_s": _study_swin(96),
     "swinv2_b": _study_swin(128),

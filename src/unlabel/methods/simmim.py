@@ -6,8 +6,10 @@ Modeling" (CVPR 2023).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, log
-from typing import ClassVar, Literal, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -64,6 +66,7 @@ class SimMIM(Method):
         warmup=0.0125,
     )
     drop_path: ClassVar[float] = 0.1
+    short_run: ClassVar[Mapping[str, Any]] = MappingProxyType({"optim.lr": 8e-3})
     Options: ClassVar[type[Settings]] = SimMIMOptions
 
     def __init__(self, backbone: Backbone, options: SimMIMOptions, data: DataInfo) -> None:
