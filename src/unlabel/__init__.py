@@ -24,6 +24,7 @@ __all__ = [
     "report",
     "saliency",
     "study",
+    "study_advise",
     "study_fit",
     "study_status",
 ]

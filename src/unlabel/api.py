@@ -314,13 +314,19 @@ def embed(run: File, *data: File, out: File, overwrite: bool = False) -> Path:
 
 
 def report(run: File) -> Path:
-    """Write a run's page anew: one self-contained HTML file.
+    """Write the page of a run, or of a study, anew: one self-contained HTML file.
 
     Parameters
     ----------
     run
-        The run's folder (from Python, the run itself will do).
+        The run's folder (from Python, the run itself will do), or a study's, finished or not.
     """
+    from unlabel.study.folder import Study
+
+    if isinstance(run, str | Path) and Study.is_at(Path(run)):
+        from unlabel.study.page import write_study_page
+
+        return write_study_page(Study.open(Path(run)))
     opened = _open(run)
     from unlabel.report.page import write_report
 

@@ -13,11 +13,12 @@ from unlabel.api import File, Many, Set, settings_of
 from unlabel.errors import UsageError
 
 if TYPE_CHECKING:
+    from unlabel.study.advice import Advice
     from unlabel.study.fits import Fits
     from unlabel.study.folder import Study
     from unlabel.study.status import Status
 else:  # the command line evaluates these hints, and must not pay for what they name
-    Fits = Study = Status = object
+    Advice = Fits = Study = Status = object
 
 Names = Annotated[tuple[str, ...], Many]
 
@@ -160,3 +161,24 @@ def study_fit(
         out=Path(out) if out else None,
         exclude=exclude_dataset,
     )
+
+
+def study_advise(study: File, *, budget: float | None = None, images: int | None = None) -> Advice:
+    """Say what to do next: more images, a larger model, longer training, or nothing.
+
+    Every figure comes with its 95 % interval; where the runs cannot tell, that is said. It stands
+    on ``unlabel study fit``, which docs/study-fits.md explains.
+
+    Parameters
+    ----------
+    study
+        The study's folder, or a table of runs as of ``unlabel study fit``.
+    budget
+        Hours that could be spent on one more run, on the machine that trained these: GPU-hours
+        where that was a GPU.
+    images
+        How many images there could be, instead of those of the table.
+    """
+    from unlabel.study.advice import advise_on
+
+    return advise_on(Path(study), hours=budget, images=images)

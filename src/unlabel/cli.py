@@ -45,6 +45,7 @@ study = App(name="study")
 study.default(api_study.study)
 study.command(api_study.study_status, name="status")
 study.command(api_study.study_fit, name="fit")
+study.command(api_study.study_advise, name="advise")
 app.command(study)
 
 

@@ -44,7 +44,8 @@
     return {
       ...given,
       visible: !hidden.has(place),
-      line: { color: paint, width: given.mode === "lines" ? 1.25 : 2 },
+      line: { width: given.mode === "lines" ? 1.25 : 2, ...given.line, color: paint },
+      ...(given.meta.band && { fillcolor: `${paint}26` }),
       marker: { size: given.error_y ? 8 : 5, ...given.marker, color: paint },
       ...(given.error_y && {
         error_y: { ...given.error_y, color: paint, thickness: 1.25, width: 3 },

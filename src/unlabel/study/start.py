@@ -19,6 +19,7 @@ from unlabel.study.estimate import measure_cost
 from unlabel.study.folder import Study
 from unlabel.study.grid import check_asked, make_plan
 from unlabel.study.on_ray import carry_out_on_ray
+from unlabel.study.page import write_study_page
 from unlabel.study.plan import Plan, PlannedRun, StudyConfig
 from unlabel.study.runner import carry_out
 from unlabel.study.show import show_plan, show_run
@@ -93,6 +94,7 @@ def _finish(study: Study, on_ray: bool) -> Study:
         carry_out_on_ray(study, partial(console.print, markup=False))
     else:
         carry_out(study, partial(_showing, study.plan))
+    write_study_page(study)
     console.print(Status.of(study))
     return study
 

@@ -73,7 +73,11 @@ class Status:
                 f"If it was stopped, continue with: unlabel study --resume {folder}"
             )
         else:
-            lines.append(f"Table: {folder}/runs.csv")
+            lines += [
+                f"Table: {folder}/runs.csv",
+                f"Page:  {folder}/report.html",
+                f"Advice: unlabel study advise {folder}",
+            ]
         return Group(*lines)
 
 

@@ -1,0 +1,231 @@
+"""``unlabel study advise``: what a table of runs says should be done next, in plain sentences.
+
+Every sentence has its numbers and a 95 % interval, or says why the data cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
+
+from unlabel.errors import DataError, InputMissing, UsageError
+from unlabel.study.budget import HOUR, Prices, best_options
+from unlabel.study.fit import Fit
+from unlabel.study.folder import Study
+from unlabel.study.outlook import Outlook, Place
+from unlabel.study.predict import PREDICTED
+from unlabel.study.show import duration
+from unlabel.study.table import LOSS, read_runs
+from unlabel.study.teaching import next_run
+from unlabel.study.wording import described, told, whether_enough, which_brings_most
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question and what there is to say."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The sections of each method."""
+
+    by_method: dict[str, list[Section]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for method, sections in self.by_method.items():
+            if len(self.by_method) > 1:
+                yield f"[bold]{escape(method)}[/bold]"
+            for section in sections:
+                yield f"[bold]{escape(section.title)}[/bold]"
+                yield from (f"  {escape(sentence)}" for sentence in section.sentences)
+
+
+def advise_on(path: Path, *, hours: float | None = None, images: int | None = None) -> Advice:
+    """Advice on a study's folder, or on anybody's table of runs.
+
+    Args:
+        path: the study, or a table as `read_runs` takes it.
+        hours: what could be spent on one more run, on the machine that trained these.
+        images: how many there are or could be; those of the table when not given.
+
+    Raises:
+        InputMissing: there is neither a study nor a table.
+        UsageError: hours or images are not above 0, or the table does not say how long runs took.
+        DataError: no run of the study has ended, or the table cannot be used.
+    """
+    for name, value in (("--budget", hours), ("--images", images)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} {value:g}: must be above 0.")
+    table = path
+    if Study.is_at(path):
+        table = path / "runs.csv"
+        if not Study.open(path).rows():
+            raise DataError(f"No run of {path} has ended yet: see unlabel study status {path}")
+    if not table.is_file():
+        raise InputMissing(f"{path} is neither a study nor a table of runs (.csv or .parquet).")
+    runs = read_runs(table)
+    if hours is not None and not Prices.known(runs):
+        raise UsageError(f"--budget needs a column seconds, which {table} has not.")
+    methods = runs.groupby("method", sort=False)
+    return Advice({str(m): Adviser(rows).sections(hours, images) for m, rows in methods})
+
+
+class Adviser:
+    """One method's runs, ready to be asked about.
+
+    Attributes:
+        models: each model on the most images for the longest, the smallest model first.
+        outlook: what the fit says; ``None`` where there are too few runs for one.
+        why_not: why there is none.
+    """
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        """``runs`` are of one method; those of further sources of images serve the fit alone."""
+        self.runs = runs[runs["source"] == runs["source"].mode()[0]]
+        self.most = float(self.runs["unique_images"].max())
+        sizes = self.runs.groupby("model")["params_m"].first().sort_values()
+        longest = float(self.runs["samples_seen"].max())
+        self.models = [Place(str(m), float(n), self.most, longest) for m, n in sizes.items()]
+        self.prices = Prices(self.runs) if Prices.known(self.runs) else None
+        self.outlook, self.why_not = None, ""
+        try:
+            self.outlook = Outlook(Fit(runs))
+        except DataError as error:
+            self.why_not = str(error)
+
+    def sections(self, hours: float | None = None, images: int | None = None) -> list[Section]:
+        """Question by question; the arguments are those of `advise_on`."""
+        measured = Section("What was measured", tuple(self._measured()))
+        if (outlook := self.outlook) is None:
+            return [measured, Section("What cannot be said", (self.why_not,))]
+        models = [model._replace(images=float(images or self.most)) for model in self.models]
+        best = [self._best_length(outlook, model) for model in models]
+        leader = min(best, key=lambda found: found[1])[0]
+        found = {
+            f"With {leader.images:,.0f} images": self._supposing(outlook, leader),
+            "Are there enough images?": (
+                whether_enough(place, outlook.gain(place, place.more_images())) for place, _ in best
+            ),
+            "What would doubling bring?": self._doubling(outlook, leader),
+            f"The best use of {hours or 0:g} hours": self._spending(outlook, models, leader, hours),
+            "Which run would teach most next?": self._teaching(outlook, leader),
+        }
+        asked = {title: tuple(sentences) for title, sentences in found.items()}
+        return [measured, *(Section(title, said) for title, said in asked.items() if said)]
+
+    def _measured(self) -> Iterator[str]:
+        """The best run, and what the last increase of the images brought to it."""
+        means = self.runs.groupby(["unique_images", "model", "samples_seen"])[LOSS].mean()
+        at_most = means.loc[self.most]
+        model, samples = at_most.idxmin()
+        yield (
+            f"On {self.most:,.0f} images the lowest loss is {at_most.min():.4g}, by {model} after "
+            f"{samples:,.0f} images seen."
+        )
+        same = means.xs((model, samples), level=("model", "samples_seen")).sort_index()
+        if len(same) > 1:
+            fewer, gain = same.index[-2], 1 - same.iloc[-1] / same.iloc[-2]
+            change = f"took {100 * gain:.1f} % away" if gain > 0 else f"added {-100 * gain:.1f} %"
+            yield (
+                f"The same run on {fewer:,.0f} images came to {same.iloc[-2]:.4g}: "
+                f"{self.most / fewer:.3g} times the images {change}."
+            )
+
+    def _best_length(self, outlook: Outlook, model: Place) -> tuple[Place, float]:
+        """The model's run of lowest loss among the table's lengths, and that loss.
+
+        Measured where the table has these images, else predicted.
+        """
+        if model.images == self.most:
+            rows = self.runs[self.runs["model"] == model.model]
+            means = rows[rows["unique_images"] == self.most].groupby("samples_seen")[LOSS].mean()
+            if len(means):
+                return model._replace(samples=float(means.idxmin())), float(means.min())
+        places = [model._replace(samples=float(s)) for s in self.runs["samples_seen"].unique()]
+        losses = outlook.losses(places)["val_loss_predicted"].fillna(np.inf).to_numpy()
+        return places[int(losses.argmin())], float(losses.min())
+
+    def _supposing(self, outlook: Outlook, leader: Place) -> Iterator[str]:
+        """What other images than the table's most would make of the best run."""
+        if leader.images == self.most:
+            return
+        loss, low, high, why = outlook.losses([leader])[list(PREDICTED)].iloc[0]
+        if not np.isfinite(loss):
+            yield f"Nothing can be said: {why}."
+            return
+        gain = outlook.gain(leader._replace(images=self.most), leader)
+        yield (
+            f"The best of the table's runs would be {leader.model} after {leader.samples:,.0f} "
+            f"images seen: loss {loss:.4g} ({low:.4g} to {high:.4g}). Against the same on "
+            f"{self.most:,.0f} images: {told(gain)}."
+        )
+
+    def _doubling(self, outlook: Outlook, leader: Place) -> Iterator[str]:
+        """For the best run."""
+        changes = {
+            "the images": leader.more_images(),
+            "the model": leader.larger(),
+            "the length": leader.longer(),
+        }
+        gains = {what: outlook.gain(leader, after) for what, after in changes.items()}
+        yield (
+            f"From {leader.model} on {leader.images:,.0f} images for {leader.samples:,.0f} images "
+            "seen:"
+        )
+        known = {what: gain for what, gain in gains.items() if not gain.why_not}
+        for what, gain in sorted(known.items(), key=lambda item: -item[1].middle):
+            yield f"Doubling {what}{self._cost(leader, changes[what])}: {told(gain)}."
+        for what in gains.keys() - known.keys():
+            yield f"Doubling {what}: nothing is said, because {gains[what].why_not}."
+        yield which_brings_most(known)
+
+    def _cost(self, before: Place, after: Place) -> str:
+        if self.prices is None or not np.isfinite(hours := self.prices.hours(after)):
+            return ""
+        times = hours / self.prices.hours(before)
+        return f" (a run of {duration(HOUR * hours)}, {times:.2g} times this one)"
+
+    def _spending(
+        self, outlook: Outlook, models: list[Place], leader: Place, hours: float | None
+    ) -> Iterator[str]:
+        if hours is None or self.prices is None:
+            return
+        options = best_options(outlook, [*models, models[-1].larger()], self.prices, hours)
+        if not options:
+            shortest = float(self.runs["samples_seen"].min())
+            least = min(self.prices.hours(model._replace(samples=shortest)) for model in models)
+            yield (
+                "They buy no run that the fit can say anything of: the cheapest model takes "
+                f"{duration(HOUR * least)} for the table's shortest length."
+            )
+            return
+        first, *others = options
+        yield f"Train {described(first)}."
+        for other in others:
+            head = "It cannot be told from" if other.low <= first.high else "It is better than"
+            yield f"{head} {described(other)}."
+        if not first.loss < outlook.losses([leader])["val_loss_predicted"].iloc[0]:
+            yield "That is no better than the best run that there is: keep the hours."
+
+    def _teaching(self, outlook: Outlook, leader: Place) -> Iterator[str]:
+        questions = [leader.more_images(), leader.larger(), leader.longer()]
+        lesson = next_run(outlook, questions, [*self.models, self.models[-1].larger()], self.prices)
+        if lesson is None:
+            yield "None: what is unknown does not show in how far the fits disagree."
+            return
+        place = lesson.place
+        time = f" ({duration(HOUR * lesson.hours)})" if np.isfinite(lesson.hours) else ""
+        yield (
+            f"{place.model} on {place.images:,.0f} images for {place.samples:,.0f} images seen"
+            f"{time}: its loss would narrow what is said of doubling by about "
+            f"{100 * lesson.narrower:.0f} %."
+        )

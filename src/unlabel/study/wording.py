@@ -1,0 +1,67 @@
+"""Gains and runs in words, with their numbers and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unlabel.study.budget import Option
+from unlabel.study.outlook import Gain, Place
+from unlabel.study.show import duration
+
+HARDLY = 0.005
+"""Share of the loss below which a change counts as none (the margin of `findings`)."""
+
+
+def percent(gain: Gain) -> str:
+    """A gain in per cent of the loss, and the ends of its interval."""
+    return f"{100 * gain.middle:.1f} % ({100 * gain.low:.1f} to {100 * gain.high:.1f})"
+
+
+def told(gain: Gain) -> str:
+    """What a change does to the loss."""
+    if gain.low > 0:
+        return f"{percent(gain)} of the loss away"
+    if gain.high < 0:
+        return f"{percent(Gain(-gain.middle, -gain.high, -gain.low))} more loss"
+    return f"{percent(gain)}, which may be nothing"
+
+
+def whether_enough(place: Place, gain: Gain) -> str:
+    """Whether a model has enough images, where ``gain`` is what twice as many would bring."""
+    head = f"For {place.model} after {place.samples:,.0f} images seen"
+    twice = f"twice the {place.images:,.0f} images"
+    if gain.why_not:
+        return f"{head} the data cannot tell: {gain.why_not}."
+    if gain.low > HARDLY:
+        return f"{head}, no: {twice} would take {percent(gain)} of its loss away."
+    if gain.high < HARDLY:
+        most = 100 * max(gain.high, 0)
+        return f"{head}, yes: {twice} would take at most {most:.1f} % of its loss away."
+    if gain.low > 0:
+        return f"{head}, nearly: {twice} would take {percent(gain)} of its loss away."
+    return f"{head} the data cannot tell: {twice} would bring {percent(gain)}."
+
+
+def which_brings_most(gains: Mapping[str, Gain]) -> str:
+    """The change with the largest gain, and those that cannot be told from it."""
+    order = sorted(gains, key=lambda what: -gains[what].middle)
+    if not order or gains[order[0]].high <= 0:
+        return "Nothing that could be asked would lower it."
+    first = gains[order[0]]
+    if first.low <= 0:
+        return "The data cannot tell whether any of them would lower it."
+    near = [what for what in order[1:] if gains[what].high >= first.low]
+    if not near:
+        return f"Doubling {order[0]} brings most."
+    return f"Doubling {order[0]} brings most as far as the fit tells; {' and '.join(near)} may too."
+
+
+def described(option: Option) -> str:
+    """A run that could be bought."""
+    place = option.place
+    passes = place.samples / place.images
+    return (
+        f"{place.model} for {place.samples:,.0f} images seen ({passes:,.3g} passes, "
+        f"{duration(3600 * option.hours)}): loss {option.loss:.4g} ({option.low:.4g} to "
+        f"{option.high:.4g})"
+    )

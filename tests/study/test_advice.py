@@ -1,0 +1,171 @@
+"""Advice that must hold on runs that were taken out of the table before it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabel.cli import run
+from unlabel.study.advice import Adviser, Section
+from unlabel.study.budget import Prices, best_options
+from unlabel.study.fit import Fit
+from unlabel.study.outlook import Outlook, Place
+from unlabel.study.table import LOSS, read_runs
+from unlabel.study.teaching import next_run
+
+PUBLISHED = Path(__file__).with_name("published_runs.csv")
+PRICE = 1e-6
+"""Seconds of an image seen and a million parameters, made up."""
+
+
+def published() -> pd.DataFrame:
+    runs = read_runs(PUBLISHED)
+    runs = runs[runs["source"] == "in1k"].reset_index(drop=True)
+    return runs.assign(seconds=PRICE * runs["params_m"] * runs["samples_seen"])
+
+
+def starved() -> pd.DataFrame:
+    """Runs whose loss follows the number of images before all else, without overfitting."""
+    rows = [
+        {"model": f"m{n}", "params_m": n, "unique_images": u, "samples_seen": s}
+        for n in (1.0, 3.0, 9.0)
+        for u in (1e3, 3e3, 9e3, 27e3)
+        for s in (1e5, 2e5, 4e5)
+    ]
+    runs = pd.DataFrame(rows)
+    loss = 0.2 + 3.0 * runs["unique_images"] ** -0.35 + 0.02 * runs["params_m"] ** -0.3
+    noise = np.random.default_rng(0).normal(0, 1e-3, len(runs))
+    filled = runs.assign(val_loss=loss * np.exp(noise), method="any", dataset="x", seed=0)
+    return filled.assign(source="x", seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def adviser() -> Adviser:
+    return Adviser(published())
+
+
+@pytest.fixture(scope="module")
+def outlook(adviser: Adviser) -> Outlook:
+    assert adviser.outlook is not None
+    return adviser.outlook
+
+
+@pytest.fixture(scope="module")
+def shorter() -> Outlook:
+    runs = published()
+    return Outlook(Fit(runs[runs["samples_seen"] < 1e9].reset_index(drop=True)))
+
+
+def truth(runs: pd.DataFrame, model: str, dataset: str, samples: float) -> float:
+    chosen = (runs["model"] == model) & (runs["dataset"] == dataset)
+    return float(runs.loc[chosen & (runs["samples_seen"] == samples), LOSS].iloc[0])
+
+
+@pytest.mark.parametrize("model", ["S", "B", "L"])
+@pytest.mark.parametrize("dataset", ["in1k-50", "in1k-100"])
+def test_what_longer_training_brings_is_foretold(shorter: Outlook, model: str, dataset: str):
+    runs = published()
+    row = runs[(runs["model"] == model) & (runs["dataset"] == dataset)].iloc[0]
+    before = Place(model, row["params_m"], row["unique_images"], 512e6)
+    gain = shorter.gain(before, before.longer())
+    true = 1 - truth(runs, model, dataset, 1024e6) / truth(runs, model, dataset, 512e6)
+    assert gain.low < true < gain.high
+    assert gain.middle == pytest.approx(true, abs=0.005)
+    assert gain.high - gain.low < 0.1
+
+
+def test_enough_images_are_called_enough(adviser: Adviser):
+    text = told(adviser.sections())
+    assert text.count(", yes: twice the 1,281,167 images would take at most") == 3
+    assert "Doubling the images (" in text
+    assert "which may be nothing" in text
+    assert "0.4507, by L after 1,024,000,000 images seen" in text
+    assert "2 times the images took 0.5 % away" in text
+
+
+def test_too_few_images_are_called_too_few():
+    adviser = Adviser(starved())
+    text = told(adviser.sections())
+    assert text.count(", no: twice the 27,000 images would take") == 3
+    assert "Doubling the images brings most." in text
+    outlook = adviser.outlook
+    assert outlook is not None
+    before = Place("m9.0", 9.0, 27e3, 4e5)
+    true = 1 - (0.2 + 3 * 54e3**-0.35 + 0.02 * 9**-0.3) / (0.2 + 3 * 27e3**-0.35 + 0.02 * 9**-0.3)
+    gain = outlook.gain(before, before.more_images())
+    assert gain.low < true < gain.high
+
+
+def test_a_few_runs_are_not_extended():
+    text = told(Adviser(published().iloc[:6]).sections())
+    assert "A fit needs at least 8 runs; there are 6." in text
+    assert "the lowest loss is" in text
+    assert "Doubling" not in text
+
+
+def test_other_numbers_of_images(adviser: Adviser):
+    assert "With 3,000,000 images" in (text := told(adviser.sections(images=3_000_000)))
+    assert "Against the same on 1,281,167 images" in text
+    assert "twice the 3,000,000 images" in text
+    assert "Nothing can be said: " in told(adviser.sections(images=100_000_000))
+
+
+def test_a_gain_is_refused_where_a_loss_is(outlook: Outlook):
+    before = Place("L", 195.2, 1281167.0, 1024e6)
+    gain = outlook.gain(before, before.longer(16))
+    assert "16.0 times beyond" in gain.why_not
+    assert np.isnan([gain.middle, gain.low, gain.high]).all()
+
+
+def test_prices_follow_the_table(outlook: Outlook):
+    prices = Prices(outlook.fit.runs)
+    place = Place("B", 86.89, 1281167.0, 512e6)
+    assert prices.hours(place) == pytest.approx(PRICE * 86.89 * 512e6 / 3600)
+    assert prices.hours(place.larger()) == pytest.approx(2 * prices.hours(place), rel=0.01)
+
+
+def test_options_are_within_the_budget_and_the_best_comes_first(adviser: Adviser, outlook: Outlook):
+    models = [Place("S", 48.96, 1281167.0, 1.0), Place("L", 195.2, 1281167.0, 1.0)]
+    prices = Prices(outlook.fit.runs)
+    hours = 1.01 * prices.hours(models[1]._replace(samples=256e6))
+    small, large = best_options(outlook, models, prices, hours)
+    assert {small.place.model, large.place.model} == {"S", "L"}
+    assert small.loss <= large.loss
+    assert all(option.hours <= hours * (1 + 1e-9) for option in (small, large))
+    assert best_options(outlook, models, prices, hours / 100) == []
+    text = told(adviser.sections(hours=hours / 100))
+    assert "They buy no run that the fit can say anything of" in text
+
+
+def test_the_next_run_is_new_and_affordable(outlook: Outlook):
+    runs, prices = outlook.fit.runs, Prices(outlook.fit.runs)
+    models = [
+        Place(m, n, 1281167.0, 1024e6) for m, n in {"S": 48.96, "B": 86.89, "L": 195.2}.items()
+    ]
+    lesson = next_run(outlook, [models[-1].longer()], models, prices)
+    assert lesson is not None
+    assert 0 < lesson.narrower < 1
+    same = np.isclose(runs[["params_m", "unique_images", "samples_seen"]], lesson.place[1:])
+    assert not same.all(1).any()
+    assert lesson.hours <= 4 * runs["seconds"].max() / 3600
+    # The run that is asked about, where it can be had, teaches most of itself.
+    assert lesson.place.samples == 2048e6
+
+
+def test_from_the_command_line(tmp_path: Path, capsys):
+    table = tmp_path / "runs.csv"
+    published().iloc[:6].drop(columns="seconds").to_csv(table, index=False)
+    assert run(["study", "advise", str(table)]) == 0
+    assert "What was measured" in capsys.readouterr().out
+    assert run(["study", "advise", str(table), "--budget", "3"]) == 2
+    assert "column seconds" in capsys.readouterr().err
+    assert run(["study", "advise", str(table), "--images", "0"]) == 2
+    assert run(["study", "advise", str(tmp_path)]) == 66
+    assert "neither a study nor a table" in capsys.readouterr().err
+
+
+def told(sections: list[Section]) -> str:
+    return "\n".join("\n".join([section.title, *section.sentences]) for section in sections)
