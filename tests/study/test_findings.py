@@ -84,6 +84,7 @@ def test_correlations_have_their_closed_form():
     assert found["all"].r == pytest.approx(-1)
     knn = [0.1, 0.5, 0.3, 0.4, 0.6]
     (c, _) = correlations(runs.assign(knn=knn), pd.Series(False, index=runs.index))
+    assert c.rank == pytest.approx(-0.9)  # ranks 5 3 4 2 1 and 1 4 2 3 5
     half = 1.959964 / np.sqrt(5 - 3)  # Fisher's z
     assert c.r == pytest.approx(np.corrcoef(losses, knn)[0, 1])
     assert c.low == pytest.approx(np.tanh(np.arctanh(c.r) - half))

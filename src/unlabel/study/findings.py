@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 
+from unlabel.study.best import NOISE, Best, best_models, best_table, seed_noise
 from unlabel.study.table import LOSS, accuracies
 
 MARGIN = 0.005
 """How much worse than the largest data's a loss must be, where seeds do not say how much is noise
 (data-scaling facts, section 4, rule B)."""
-NOISE = 2.0
-"""Standard deviations over seeds that a difference must pass."""
 ALIKE = ["method", "model", "source"]
 SAME_DATA = [*ALIKE, "unique_images"]
 SAME_LENGTH = [*ALIKE[:2], "samples_seen"]
@@ -59,10 +58,9 @@ def overfitting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _margin(runs: pd.DataFrame) -> float:
-    """Twice the spread over seeds where there are seeds, relative to nothing: in units of loss."""
-    spread = runs.groupby([*SAME_DATA, "samples_seen"])[LOSS].agg(["std", "count"])
-    spread = spread[spread["count"] > 1]["std"]
-    return float(NOISE * np.sqrt((spread**2).mean())) if len(spread) else MARGIN
+    """Twice the spread over seeds where there are seeds."""
+    noise = seed_noise(runs, LOSS)
+    return MARGIN if noise is None else NOISE * noise
 
 
 def _beaten(rows: pd.DataFrame, column: str, *, lower: bool) -> pd.Series:
@@ -75,7 +73,18 @@ def _beaten(rows: pd.DataFrame, column: str, *, lower: bool) -> pd.Series:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's r of a loss and a downstream figure, with its 95 % interval (Fisher)."""
+    """Of a loss and a downstream figure.
+
+    Attributes:
+        loss: column of the loss.
+        figure: column of the figure.
+        which: of which runs.
+        runs: how many.
+        r: Pearson's.
+        low: lower end of its 95 % interval (Fisher).
+        high: upper end.
+        rank: Spearman's.
+    """
 
     loss: str
     figure: str
@@ -84,6 +93,7 @@ class Correlation:
     r: float
     low: float
     high: float
+    rank: float
 
 
 def correlations(runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation]:
@@ -97,10 +107,10 @@ def correlations(runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation
                 known = rows[[loss, figure]].dropna()
                 if len(known) >= FEWEST and (known.nunique() > 1).all():
                     found = pearsonr(known[loss], known[figure])
-                    low, high = found.confidence_interval()
-                    yield Correlation(
-                        loss, figure, which, len(known), found.statistic, float(low), float(high)
-                    )
+                    low, high = map(float, found.confidence_interval())
+                    rank = float(spearmanr(known[loss], known[figure]).statistic)
+                    r = float(found.statistic)
+                    yield Correlation(loss, figure, which, len(known), r, low, high, rank)
 
 
 def crossovers(runs: pd.DataFrame) -> Iterator[str]:
@@ -141,14 +151,14 @@ class Findings:
     flags: pd.DataFrame
     correlations: list[Correlation]
     crossovers: list[str]
+    best: list[Best]
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> Findings:
         """Look at a table as `read_runs` gives it."""
         flags = overfitting(runs)
-        return cls(
-            runs, flags, list(correlations(runs, cls._overfit(flags))), list(crossovers(runs))
-        )
+        told = list(correlations(runs, cls._overfit(flags)))
+        return cls(runs, flags, told, list(crossovers(runs)), list(best_models(runs)))
 
     @property
     def overfit(self) -> pd.Series:
@@ -167,12 +177,14 @@ class Findings:
             f"{counts['more_data_was_better']} more images did. Features got worse with length in "
             f"{counts['worse_features']}."
         )
+        yield best_table(self.best)
         yield from self.crossovers
         if self.correlations:
             table = Table(title="Correlation with downstream figures", title_justify="left")
-            for name in ("loss", "figure", "runs", "number", "r", "95 % interval"):
+            for name in ("loss", "figure", "runs", "number", "r", "95 % interval", "rank"):
                 table.add_column(name)
             for c in self.correlations:
                 interval = f"{c.low:+.2f} to {c.high:+.2f}"
-                table.add_row(c.loss, c.figure, c.which, str(c.runs), f"{c.r:+.3f}", interval)
+                row = (c.loss, c.figure, c.which, str(c.runs), f"{c.r:+.3f}", interval)
+                table.add_row(*row, f"{c.rank:+.3f}")
             yield table
