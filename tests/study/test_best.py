@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from unlabel.study.best import best_models, seed_noise
+from unlabel.study.best import best_models, best_table, seed_noise
 from unlabel.study.findings import Findings
 from unlabel.study.table import read_runs
 
@@ -53,3 +54,13 @@ def test_with_few_published_images_the_smallest_model_is_best_by_loss_and_not_by
     assert (few.model, few.samples_seen, few.other) == ("S", 256e6, "B")
     assert (most.model, most.samples_seen, most.other) == ("L", 1024e6, "B")
     assert found[128117, "imagenet1k_top1"].model == "L"
+
+
+def test_the_noise_is_printed_where_seeds_tell_it():
+    rows = [("s", 1, 0, 0.5), ("l", 1, 0, 0.4)]
+    console = Console(width=120)
+    for runs, said in ((table(*rows), False), (table(*rows, ("l", 1, 1, 0.39)), True)):
+        with console.capture() as captured:
+            console.print(best_table(list(best_models(runs))))
+        assert "l, 1 seen" in captured.get()
+        assert ("beyond noise" in captured.get()) == said

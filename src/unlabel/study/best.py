@@ -96,13 +96,16 @@ def _best(rows: pd.DataFrame, key: tuple, column: str, noise: float | None) -> B
 def best_table(found: list[Best]) -> Table:
     """All of them, to print."""
     table = Table(title="The best model for the images there are", title_justify="left")
-    for name in ("method", "images", "by", "best", "samples", "value", "next model", "its best"):
+    for name in ("images", "by", "best run", "value", "next model", "its best"):
         table.add_column(name)
-    table.add_column("beyond the noise of seeds")
-    answers = {None: "no seeds to tell", True: "yes", False: "no"}
+    seeds = any(b.clear is not None for b in found)
+    if seeds:
+        table.add_column("beyond noise")
+    several = len({b.method for b in found}) > 1
     for b in found:
-        other = (b.other, f"{b.other_value:.4g}", answers[b.clear]) if b.other else ("", "", "")
-        images = f"{b.unique_images:,.0f} {b.source}"
-        run = (b.model, f"{b.samples_seen:,.0f}", f"{b.value:.4g}")
-        table.add_row(b.method, images, b.column, *run, *other)
+        images = f"{b.method}, " * several + f"{b.unique_images:,.0f} {b.source}"
+        row = [images, b.column, f"{b.model}, {b.samples_seen:,.0f} seen", f"{b.value:.4g}"]
+        row += [b.other, f"{b.other_value:.4g}"] if b.other else ["", ""]
+        answer = {None: "", True: "yes", False: "no"}[b.clear]
+        table.add_row(*row, *[answer] * seeds)
     return table
