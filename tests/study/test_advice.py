@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from unlabel.cli import run
 from unlabel.study.advice import Adviser, Section
 from unlabel.study.budget import Prices, best_options
+from unlabel.study.findings import Findings
 from unlabel.study.fit import Fit
 from unlabel.study.outlook import Outlook, Place
 from unlabel.study.table import LOSS, read_runs
@@ -84,6 +86,14 @@ def test_enough_images_are_called_enough(adviser: Adviser):
     assert "which may be nothing" in text
     assert "0.4507, by L after 1,024,000,000 images seen" in text
     assert "2 times the images took 0.5 % away" in text
+    rows = adviser.runs[~Findings.of(adviser.runs).overfit]
+    slope = np.polyfit(rows[LOSS], rows["imagenet1k_top1"], 1)[0]
+    _, points = text.split("For imagenet1k_top1, doubling the model would be about ")
+    gain = re.search(r"Doubling the model .*?: ([\d.]+) %", text)
+    assert gain is not None
+    assert float(points.split()[0]) == pytest.approx(
+        -slope * 0.4507 * float(gain[1]) / 100, abs=0.1
+    )
 
 
 def test_too_few_images_are_called_too_few():

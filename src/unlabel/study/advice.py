@@ -16,12 +16,14 @@ from rich.markup import escape
 
 from unlabel.errors import DataError, InputMissing, UsageError
 from unlabel.study.budget import HOUR, Prices, best_options
+from unlabel.study.downstream import Downstream
+from unlabel.study.findings import Findings
 from unlabel.study.fit import Fit
 from unlabel.study.folder import Study
-from unlabel.study.outlook import Outlook, Place
+from unlabel.study.outlook import Gain, Outlook, Place
 from unlabel.study.predict import PREDICTED
 from unlabel.study.show import duration
-from unlabel.study.table import LOSS, read_runs
+from unlabel.study.table import LOSS, accuracies, read_runs
 from unlabel.study.teaching import next_run
 from unlabel.study.wording import described, told, whether_enough, which_brings_most
 
@@ -187,6 +189,22 @@ class Adviser:
         for what in gains.keys() - known.keys():
             yield f"Doubling {what}: nothing is said, because {gains[what].why_not}."
         yield which_brings_most(known)
+        if known:
+            best = max(known, key=lambda what: known[what].middle)
+            yield from self._downstream(outlook, leader, best, known[best])
+
+    def _downstream(self, outlook: Outlook, leader: Place, what: str, gain: Gain) -> Iterator[str]:
+        """What a lower loss is worth downstream, where runs that do not overfit tell."""
+        loss = float(outlook.losses([leader])["val_loss_predicted"].iloc[0])
+        overfit = Findings.of(self.runs).overfit
+        for column in accuracies(self.runs):
+            line = Downstream.of(self.runs, overfit, column)
+            if line.why_not() is None:
+                points = line.change(loss, gain.low, gain.middle, gain.high) * 100 / line.top
+                yield (
+                    f"For {column}, doubling {what} would be about {points[0]:+.1f} points "
+                    f"({points[1]:+.1f} to {points[2]:+.1f})."
+                )
 
     def _cost(self, before: Place, after: Place) -> str:
         if self.prices is None or not np.isfinite(hours := self.prices.hours(after)):

@@ -113,6 +113,24 @@ class Downstream:
         value, below, above = np.clip([middle, middle - width, middle + width], 0, self.top)
         return value, below, above
 
+    def change(self, before: float, low: float, middle: float, high: float) -> Array:
+        """How far the figure moves when the loss falls: middle and ends of the 95 % interval.
+
+        The line's own error is the same before and after, and cancels.
+
+        Args:
+            before: the loss of a run that does not overfit.
+            low: the least share of it that goes away.
+            middle: the share that is expected to.
+            high: the most.
+        """
+        falls = before * np.array([middle, low, high])
+        expected, least, most = -self.line[1] * falls
+        slopes = np.quantile(self.lines[:, 1], (0.025, 0.975)) - self.line[1]
+        of_slope = abs(falls[0]) * float(np.ptp(slopes)) / 2
+        below, above = np.hypot([expected - least, most - expected], of_slope)
+        return np.array([expected, expected - below, expected + above])
+
 
 def _rms(errors: list[Array]) -> float:
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
