@@ -57,6 +57,7 @@ def main() -> None:
                 add(table, row | (timed if row["method"] == name else {}))
                 done.add((row["method"], seed))
         if asked.supervised and ("labels only", seed) not in done:
+            run = Run.open(asked.out / f"{asked.methods[-1]}-{seed}")
             for row in measured(asked, run, *with_labels(asked, run), seed):
                 add(table, row)
                 done.add((row["method"], seed))

@@ -38,9 +38,10 @@ def study(
     out: File | None = None,
     on: Literal["ray"] | None = None,
     resume: File | None = None,
+    status: File | None = None,
     dry_run: bool = False,
     settings: Set = (),
-) -> Study | None:
+) -> Study | Status | None:
     """Train every model on every share of the images for every length, and table what came out.
 
     The plan is shown before it starts: runs, steps, time and disk. Runs that differ only in length
@@ -79,6 +80,8 @@ def study(
         another here.
     resume
         Continue this study. Takes nothing else, but for --on.
+    status
+        Only print how far this study is, as ``unlabel study status`` does. Takes nothing else.
     dry_run
         Show the plan and do nothing.
     settings
@@ -100,6 +103,10 @@ def study(
         "settings": {**settings_of(settings), **chosen},
     }
     given = {name: value for name, value in grid.items() if value not in (None, (), {})}
+    if status is not None:
+        if any((data, given, out, on, resume, dry_run)):
+            raise UsageError("--status names a study that is there: give it alone.")
+        return study_status(status)
     if resume is not None:
         if any((data, given, out, dry_run)):
             raise UsageError("--resume continues a study as it was planned: give it alone.")

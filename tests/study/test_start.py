@@ -40,6 +40,7 @@ def test_a_study_leaves_its_table_and_every_run(finished: Path):
     assert table.notna()[["train_loss", "val_loss", "knn", "rankme", "lidar"]].all().all()
     assert pd.read_parquet(finished / "runs.parquet").columns.tolist() == table.columns.tolist()
     assert run(["export", str(next((finished / "runs").iterdir()))]) == 0
+    assert "4 of 4 runs have ended" in (finished / "report.html").read_text()
 
 
 def test_the_same_again_is_the_same(finished: Path, shapes_store: Path, capsys):
@@ -47,8 +48,10 @@ def test_the_same_again_is_the_same(finished: Path, shapes_store: Path, capsys):
     assert run(command(shapes_store, finished)) == 0
     assert run(["study", "--resume", str(finished)]) == 0
     assert (finished / "runs.csv").read_bytes() == before
-    assert run(["study", "status", str(finished)]) == 0
-    assert "4 of 4 runs" in capsys.readouterr().out
+    for words in (["status", str(finished)], ["--status", str(finished)]):
+        assert run(["study", *words]) == 0
+        assert "4 of 4 runs" in capsys.readouterr().out
+    assert run(["study", "--status", str(finished), "--seeds", "2"]) == 2
 
 
 def test_a_study_grows_by_runs_that_leave_the_others_as_they_are(
