@@ -75,6 +75,7 @@ def _method(method: str, runs: pd.DataFrame, palette: dict[str, int]) -> dict[st
         "errors": _errors(outlook.fit) if outlook else [],
         "refused": list(_refused(outlook.fit)) if outlook else [],
         "correlations": _correlations(findings),
+        "best": _best(findings),
         "crossovers": findings.crossovers,
     }
 
@@ -125,10 +126,21 @@ def _refused(fit: Fit) -> Iterator[str]:
 
 
 def _correlations(findings: Findings) -> Rows:
-    head = ["", "loss", "runs", "r (Pearson)", "95 % interval"]
+    head = ["figure", "loss", "runs", "Pearson's r", "95 % interval", "Spearman's"]
     rows = [
-        [c.figure, c.loss, f"{c.which} ({c.runs})", f"{c.r:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"]
+        [c.figure, c.loss, f"{c.which} ({c.runs})", f"{c.r:+.2f}"]
+        + [f"{c.low:+.2f} to {c.high:+.2f}", f"{c.rank:+.2f}"]
         for c in findings.correlations
+    ]
+    return [head, *rows]
+
+
+def _best(findings: Findings) -> Rows:
+    head = ["images", "by", "best run", "", "next model", ""]
+    rows = [
+        [f"{b.unique_images:,.0f}", b.column, f"{b.model}, {b.samples_seen:,.0f} seen"]
+        + [number(b.value), b.other or "", number(b.other_value) if b.other else ""]
+        for b in findings.best
     ]
     return [head, *rows]
 
