@@ -128,8 +128,14 @@ def _refused(fit: Fit) -> Iterator[str]:
 def _correlations(findings: Findings) -> Rows:
     head = ["figure", "loss", "runs", "Pearson's r", "95 % interval", "Spearman's"]
     rows = [
-        [c.figure, c.loss, f"{c.which} ({c.runs})", f"{c.r:+.2f}"]
-        + [f"{c.low:+.2f} to {c.high:+.2f}", f"{c.rank:+.2f}"]
+        [
+            c.figure,
+            c.loss,
+            f"{c.which} ({c.runs})",
+            f"{c.r:+.2f}",
+            f"{c.low:+.2f} to {c.high:+.2f}",
+            f"{c.rank:+.2f}",
+        ]
         for c in findings.correlations
     ]
     return [head, *rows]
@@ -138,8 +144,14 @@ def _correlations(findings: Findings) -> Rows:
 def _best(findings: Findings) -> Rows:
     head = ["images", "by", "best run", "", "next model", ""]
     rows = [
-        [f"{b.unique_images:,.0f}", b.column, f"{b.model}, {b.samples_seen:,.0f} seen"]
-        + [number(b.value), b.other or "", number(b.other_value) if b.other else ""]
+        [
+            f"{b.unique_images:,.0f}",
+            b.column,
+            f"{b.model}, {b.samples_seen:,.0f} seen",
+            number(b.value),
+            b.other or "",
+            number(b.other_value) if b.other else "",
+        ]
         for b in findings.best
     ]
     return [head, *rows]
