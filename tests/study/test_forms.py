@@ -62,9 +62,8 @@ def composed(name: str, p: dict, n: float, u: float, s: float) -> float:
     )
     endless = BASES[base](p, n, s) + exp(p["D"]) / u ** p["epsilon"]
     x = exp(p["x.c"]) * ONSETS[onset](p, n, u, s)
-    if height == "excess":
-        return endless + exp(p["K"]) * x / (1 + x)
-    return endless + max(exp(p["C"]) - endless, 0) * (1 - exp(-min(x, exp(5))))
+    rise = exp(p["K"]) if height == "excess" else max(exp(p["C"]) - endless, 0)
+    return endless + rise * x / (1 + x)
 
 
 def points(n: float, u: float, s: float) -> Points:

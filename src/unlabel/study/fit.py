@@ -25,7 +25,7 @@ OVERFIT = 0.005
 """Log loss that more images would take away from which on a run counts as overfit."""
 ENOUGH = 2
 """Held-out rows of a kind that its error is taken from."""
-WINDOW = 2.5
+WINDOW = 2.0
 """Times the best form's held-out error from which on a form does not count (Occam's window)."""
 COUNTS = 0.02
 """Least weight, at any edge, of a form that is fitted again to rows drawn again."""
