@@ -19,7 +19,7 @@ from unlabel.data.store import Store
 from unlabel.dividing import apportion
 from unlabel.errors import DataError, Preempted
 from unlabel.pretraining import continue_run, start_run
-from unlabel.terminal import Bar
+from unlabel.terminal import Bar, console
 from unlabel.training import checkpoint
 from unlabel.training.run import Run
 
@@ -118,8 +118,11 @@ def test_a_run_stopped_in_any_stage_ends_alike(
         stop_at(patch, step)
         with pytest.raises(Preempted, match=f"--resume {out}$"):
             train(shapes_store, out)
-    run = continue_run(Run.open(out))
+    with console.capture() as told:
+        run = continue_run(Run.open(out))
     assert fingerprint(run) == fingerprint(whole)
+    student_had_begun = step == 25
+    assert ("after step" in " ".join(told.get().split())) == student_had_begun
 
 
 KILLED = """

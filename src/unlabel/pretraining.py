@@ -16,7 +16,7 @@ from unlabel.data.cache import open_or_ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
 from unlabel.data.store import MANIFEST, Store
 from unlabel.data.views import used_layers
-from unlabel.dividing import begins_with, divided, train_stages
+from unlabel.dividing import STAGES, begins_with, divided, train_stages
 from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
@@ -83,7 +83,9 @@ def continue_run(run: Run) -> Run:
     newest = checkpoint.latest(run.checkpoints)
     done = 0 if newest is None else checkpoint.step_of(newest)
     if processes().is_main_process:
-        console.print(f"Continuing {run.path} after step {done:,} of {run.config.steps:,}.")
+        in_stages = STAGES in run.facts and not done
+        where = "in its stages" if in_stages else f"after step {done:,} of {run.config.steps:,}"
+        console.print(f"Continuing {run.path} {where}.")
     return _train_and_finish(run)
 
 
