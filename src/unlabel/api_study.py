@@ -13,8 +13,8 @@ from unlabel.api import File, Many, Set, settings_of
 from unlabel.errors import UsageError
 
 if TYPE_CHECKING:
-    from unlabel.study.advice import Advice
-    from unlabel.study.fits import Fits
+    from unlabel.scaling.advice import Advice
+    from unlabel.scaling.fits import Fits
     from unlabel.study.folder import Study
     from unlabel.study.status import Status
 else:  # the command line evaluates these hints, and must not pay for what they name
@@ -152,7 +152,8 @@ def study_fit(
     Parameters
     ----------
     table
-        A .csv or .parquet with a row a run: model, params_m, unique_images, samples_seen, val_loss.
+        A study's folder, or a .csv or .parquet with a row a run: model, params_m, unique_images,
+        samples_seen, val_loss.
     predict
         Rows without losses: what would these runs come to?
     out
@@ -160,10 +161,10 @@ def study_fit(
     exclude_dataset
         Data sets to leave out.
     """
-    from unlabel.study.fits import fit_table
+    from unlabel.scaling.fits import fit_table
 
     return fit_table(
-        Path(table),
+        _table_of(table),
         to_predict=Path(predict) if predict else None,
         out=Path(out) if out else None,
         exclude=exclude_dataset,
@@ -186,6 +187,14 @@ def study_advise(study: File, *, budget: float | None = None, images: int | None
     images
         How many images there could be, instead of those of the table.
     """
-    from unlabel.study.advice import advise_on
+    from unlabel.scaling.advice import advise_on
 
-    return advise_on(Path(study), hours=budget, images=images)
+    return advise_on(_table_of(study), hours=budget, images=images)
+
+
+def _table_of(given: File) -> Path:
+    """The table itself, or that of the study whose folder was given."""
+    from unlabel.study.folder import Study
+
+    path = Path(given)
+    return Study.open(path).table if path.is_dir() else path

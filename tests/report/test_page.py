@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_run import write_fake_run
-from page_elements import Elements, script_json, short_plotly
 
+from page_elements import Elements, script_json, short_plotly
 from unlabel.errors import InputMissing, OutputExists
 from unlabel.evaluation.results import Results
 from unlabel.report import shell

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_run import write_fake_run
-from page_elements import Elements, script_json, short_plotly
 
+from page_elements import Elements, script_json, short_plotly
 from unlabel.report import shell
 from unlabel.report.page import render
 

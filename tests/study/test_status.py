@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from study_toys import asked, quietly, study_of
 
+from unlabel.report.text import duration
 from unlabel.study.folder import Study
 from unlabel.study.runner import carry_out
-from unlabel.study.show import duration
 from unlabel.study.status import Status
 from unlabel.study.trunks import begin
 from unlabel.training.loop import train

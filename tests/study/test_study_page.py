@@ -10,13 +10,13 @@ from study_toys import asked, study_of
 
 from page_elements import Elements, script_json, short_plotly
 from unlabel.cli import run
-from unlabel.study.charts import length_figures
-from unlabel.study.findings import Findings
+from unlabel.scaling.charts import length_figures
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.table import read_runs, write_runs
 from unlabel.study.folder import Study
 from unlabel.study.page import render
-from unlabel.study.table import read_runs, write_runs
 
-PUBLISHED = Path(__file__).with_name("published_runs.csv")
+PUBLISHED = Path(__file__).parents[1] / "scaling" / "published_runs.csv"
 NAMES = {"S": "vit_nano", "B": "vit_micro", "L": "vit_mini"}
 
 

@@ -37,6 +37,16 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """A length of time in two units at most."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def flatten(values: Any, prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names with printable values; ``{}`` if there are none."""
     if not isinstance(values, dict):

@@ -1,1 +1,1 @@
-"""A study: runs over models, amounts of data and lengths, the table of them, and what it says."""
+"""A study: runs over models, amounts of data and lengths, and the table of them."""

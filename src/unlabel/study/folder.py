@@ -140,6 +140,20 @@ class Study:
         found = (self.outcome(run.name) for run in self.plan.runs)
         return [outcome["row"] for outcome in found if outcome and outcome["state"] == "done"]
 
+    @property
+    def table(self) -> Path:
+        """The table of its finished runs, as CSV.
+
+        Raises:
+            DataError: no run has ended yet.
+        """
+        if not self.rows():
+            raise DataError(
+                f"No run of {self.path} has ended yet; unlabel study status {self.path} says how "
+                "far it is."
+            )
+        return self.path / "runs.csv"
+
     def _outcome_file(self, name: str) -> Path:
         return self.path / "outcomes" / f"{name}.json"
 

@@ -14,14 +14,14 @@ from unlabel.atomic import write_text_atomic
 from unlabel.report.figures import GLYPHS, Figure
 from unlabel.report.shell import assets, environment, script_json
 from unlabel.report.text import number, plain
-from unlabel.study.advice import Adviser
-from unlabel.study.charts import accuracy_figures, length_figures, scaling_figures
-from unlabel.study.findings import Findings
-from unlabel.study.fit import Fit
-from unlabel.study.fits import EDGES
+from unlabel.scaling.advice import Adviser
+from unlabel.scaling.charts import accuracy_figures, length_figures, scaling_figures
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.fit import Fit
+from unlabel.scaling.fits import EDGES
+from unlabel.scaling.table import LOSS, accuracies, read_runs
 from unlabel.study.folder import Study
 from unlabel.study.plan import StudyConfig
-from unlabel.study.table import LOSS, accuracies, read_runs
 
 Rows = list[list[str]]
 GROUPS = ("lengths", "scaling", "accuracy")
@@ -41,7 +41,7 @@ def write_study_page(study: Study) -> Path:
 
 def render(study: Study) -> str:
     """The page as HTML."""
-    runs = read_runs(study.path / "runs.csv") if study.rows() else None
+    runs = read_runs(study.table) if study.rows() else None
     models = dict.fromkeys(run.model for run in study.plan.runs)
     palette = {model: place for place, model in enumerate(models)}
     parts = []

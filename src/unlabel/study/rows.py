@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from unlabel.scaling.table import write_runs
 from unlabel.study.figures import Judge, flops
 from unlabel.study.folder import Study
 from unlabel.study.plan import Plan, PlannedRun
-from unlabel.study.table import write_runs
 from unlabel.training import checkpoint
 from unlabel.training.exported import load_exported
 from unlabel.training.run import Run

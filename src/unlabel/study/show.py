@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from unlabel.report.text import duration
 from unlabel.study.plan import Plan, PlannedRun
 
 
@@ -66,13 +67,3 @@ def show_run(planned: PlannedRun, number: int, count: int) -> str:
     """A line before a run."""
     shared = f", the first {planned.shared:,} of them shared" if planned.shared else ""
     return f"Run {number} of {count}: {planned.name}, {planned.config.steps:,} steps{shared}"
-
-
-def duration(seconds: float) -> str:
-    """A length of time in two units at most."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if not hours:
-        return f"{minutes} min"
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -9,9 +9,9 @@ from statistics import median
 from rich.console import Group
 from rich.markup import escape
 
+from unlabel.report.text import duration
 from unlabel.study.folder import Study
 from unlabel.study.plan import Cost, PlannedRun, seconds_of
-from unlabel.study.show import duration
 from unlabel.training.run import Run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from unlabel.study.solver import HUBER, descend, slopes
+from unlabel.scaling.solver import HUBER, descend, slopes
 
 X = np.linspace(0.5, 3, 12)
 LOW, HIGH = np.array([-2.0, -3.0, 0.05]), np.array([1.0, 2.0, 2.0])

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from unlabel.study.best import best_models, best_table, seed_noise
-from unlabel.study.findings import Findings
-from unlabel.study.table import read_runs
+from unlabel.scaling.best import best_models, best_table, seed_noise
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.table import read_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
 

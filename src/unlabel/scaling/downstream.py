@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from unlabel.study.table import LOSS
+from unlabel.scaling.table import LOSS
 
 Array = np.ndarray
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from unlabel.errors import DataError, InputMissing, UsageError
-from unlabel.study.table import accuracies, read_runs, write_runs
+from unlabel.scaling.table import accuracies, read_runs, write_runs
 
 
 def rows(**columns: list) -> pd.DataFrame:

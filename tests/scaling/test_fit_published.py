@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlabel.study.fit import Fit, rms
-from unlabel.study.fits import fit_table
-from unlabel.study.predict import predict
-from unlabel.study.table import read_runs, write_runs
+from unlabel.scaling.fit import Fit, rms
+from unlabel.scaling.fits import fit_table
+from unlabel.scaling.predict import predict
+from unlabel.scaling.table import read_runs, write_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from unlabel.errors import DataError, OutputExists, UsageError
-from unlabel.study.fit import Fit, rms
-from unlabel.study.fits import fit_table
-from unlabel.study.fitted import Scale, fit_form
-from unlabel.study.forms import FORMS
-from unlabel.study.predict import beyond, predict
-from unlabel.study.table import read_runs
+from unlabel.scaling.fit import Fit, rms
+from unlabel.scaling.fits import fit_table
+from unlabel.scaling.fitted import Scale, fit_form
+from unlabel.scaling.forms import FORMS
+from unlabel.scaling.predict import beyond, predict
+from unlabel.scaling.table import read_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
 CHINCHILLA = FORMS[0]

@@ -14,18 +14,17 @@ import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 
-from unlabel.errors import DataError, InputMissing, UsageError
-from unlabel.study.budget import HOUR, Prices, best_options
-from unlabel.study.downstream import Downstream
-from unlabel.study.findings import Findings
-from unlabel.study.fit import Fit
-from unlabel.study.folder import Study
-from unlabel.study.outlook import Gain, Outlook, Place
-from unlabel.study.predict import PREDICTED
-from unlabel.study.show import duration
-from unlabel.study.table import LOSS, accuracies, read_runs
-from unlabel.study.teaching import next_run
-from unlabel.study.wording import described, told, whether_enough, which_brings_most
+from unlabel.errors import DataError, UsageError
+from unlabel.report.text import duration
+from unlabel.scaling.budget import HOUR, Prices, best_options
+from unlabel.scaling.downstream import Downstream
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.fit import Fit
+from unlabel.scaling.outlook import Gain, Outlook, Place
+from unlabel.scaling.predict import PREDICTED
+from unlabel.scaling.table import LOSS, accuracies, read_runs
+from unlabel.scaling.teaching import next_run
+from unlabel.scaling.wording import described, told, whether_enough, which_brings_most
 
 
 @dataclass(frozen=True)
@@ -51,29 +50,22 @@ class Advice:
                 yield from (f"  {escape(sentence)}" for sentence in section.sentences)
 
 
-def advise_on(path: Path, *, hours: float | None = None, images: int | None = None) -> Advice:
-    """Advice on a study's folder, or on anybody's table of runs.
+def advise_on(table: Path, *, hours: float | None = None, images: int | None = None) -> Advice:
+    """Advice on a table of runs, a study's or anybody's.
 
     Args:
-        path: the study, or a table as `read_runs` takes it.
+        table: as `read_runs` takes it.
         hours: what could be spent on one more run, on the machine that trained these.
         images: how many there are or could be; those of the table when not given.
 
     Raises:
-        InputMissing: there is neither a study nor a table.
+        InputMissing: there is no table.
         UsageError: hours or images are not above 0, or the table does not say how long runs took.
-        DataError: no run of the study has ended, or the table cannot be used.
+        DataError: the table cannot be used.
     """
     for name, value in (("--budget", hours), ("--images", images)):
         if value is not None and not value > 0:
             raise UsageError(f"{name} {value:g}: must be above 0.")
-    table = path
-    if Study.is_at(path):
-        table = path / "runs.csv"
-        if not Study.open(path).rows():
-            raise DataError(f"No run of {path} has ended yet: see unlabel study status {path}")
-    if not table.is_file():
-        raise InputMissing(f"{path} is neither a study nor a table of runs (.csv or .parquet).")
     runs = read_runs(table)
     if hours is not None and not Prices.known(runs):
         raise UsageError(f"--budget needs a column seconds, which {table} has not.")

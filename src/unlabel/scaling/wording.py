@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unlabel.study.budget import Option
-from unlabel.study.outlook import Gain, Place
-from unlabel.study.show import duration
+from unlabel.report.text import duration
+from unlabel.scaling.budget import Option
+from unlabel.scaling.outlook import Gain, Place
 
 HARDLY = 0.005
 """Share of the loss below which a change counts as none (the margin of `findings`)."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from unlabel.study.table import LOSS, accuracies
+from unlabel.scaling.table import LOSS, accuracies
 
 NOISE = 2.0
 """Standard errors that a difference must pass."""

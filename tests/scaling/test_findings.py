@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlabel.study.findings import Findings, correlations, crossovers, overfitting
-from unlabel.study.table import read_runs
+from unlabel.scaling.findings import Findings, correlations, crossovers, overfitting
+from unlabel.scaling.table import read_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
 """Validation losses and accuracies of SimMIM with SwinV2-S, B and L, from the model hub of

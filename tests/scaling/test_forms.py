@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlabel.study.forms import FORMS, Form, Points
+from unlabel.scaling.forms import FORMS, Form, Points
 
 MIDDLE = (50.0, 1000.0, 20_000.0)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
-from unlabel.study.forms import BELIEFS, Array, Form, Points
-from unlabel.study.solver import HUBER, descend
-from unlabel.study.table import LOSS, NUMBERS
+from unlabel.scaling.forms import BELIEFS, Array, Form, Points
+from unlabel.scaling.solver import HUBER, descend
+from unlabel.scaling.table import LOSS, NUMBERS
 
 STARTS, KEPT = 64, 4
 """Sobol points of the ranges to start from, and how many of the best are followed to the end."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.study.outlook import Outlook, Place
+from unlabel.scaling.outlook import Outlook, Place
 
 HOUR = 3600.0
 LENGTHS = 25

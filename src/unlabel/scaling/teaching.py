@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.study.budget import Prices
-from unlabel.study.outlook import Outlook, Place
+from unlabel.scaling.budget import Prices
+from unlabel.scaling.outlook import Outlook, Place
 
 MOST = 4.0
 """Times the hours of the table's most expensive run that the next one may take."""

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlabel.study.downstream import Downstream
-from unlabel.study.findings import Findings
-from unlabel.study.fits import fit_table
-from unlabel.study.table import read_runs, write_runs
+from unlabel.scaling.downstream import Downstream
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.fits import fit_table
+from unlabel.scaling.table import read_runs, write_runs
 
 PUBLISHED = Path(__file__).parent / "published_runs.csv"
 LOSSES = np.linspace(0.3, 0.6, 9)

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from unlabel.cli import run
-from unlabel.study.advice import Adviser, Section
-from unlabel.study.budget import Prices, best_options
-from unlabel.study.findings import Findings
-from unlabel.study.fit import Fit
-from unlabel.study.outlook import Outlook, Place
-from unlabel.study.table import LOSS, read_runs
-from unlabel.study.teaching import next_run
+from unlabel.scaling.advice import Adviser, Section
+from unlabel.scaling.budget import Prices, best_options
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.fit import Fit
+from unlabel.scaling.outlook import Outlook, Place
+from unlabel.scaling.table import LOSS, read_runs
+from unlabel.scaling.teaching import next_run
 
 PUBLISHED = Path(__file__).with_name("published_runs.csv")
 PRICE = 1e-6
@@ -174,7 +174,7 @@ def test_from_the_command_line(tmp_path: Path, capsys):
     assert "column seconds" in capsys.readouterr().err
     assert run(["study", "advise", str(table), "--images", "0"]) == 2
     assert run(["study", "advise", str(tmp_path)]) == 66
-    assert "neither a study nor a table" in capsys.readouterr().err
+    assert "is not a study" in capsys.readouterr().err
 
 
 def told(sections: list[Section]) -> str:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.study.fit import OVERFIT, Fit
-from unlabel.study.fitted import Fitted
-from unlabel.study.forms import Array
-from unlabel.study.predict import beyond, predict, weighted
+from unlabel.scaling.fit import OVERFIT, Fit
+from unlabel.scaling.fitted import Fitted
+from unlabel.scaling.forms import Array
+from unlabel.scaling.predict import beyond, predict, weighted
 
 TWICE = 2.0
 

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 
 from unlabel.report.figures import SYMBOLS, Figure
 from unlabel.report.text import figure_text, number
-from unlabel.study.findings import Findings
-from unlabel.study.outlook import Outlook, Place
-from unlabel.study.table import LOSS, accuracies
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.outlook import Outlook, Place
+from unlabel.scaling.table import LOSS, accuracies
 
 Palette = Mapping[str, int]
 CURVE = 40

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from unlabel.errors import DataError
-from unlabel.study.fitted import Fitted, Regression, Scale, fit_without
-from unlabel.study.forms import FORMS, Array, Form
-from unlabel.study.table import LOSS, NUMBERS
+from unlabel.scaling.fitted import Fitted, Regression, Scale, fit_without
+from unlabel.scaling.forms import FORMS, Array, Form
+from unlabel.scaling.table import LOSS, NUMBERS
 
 FOLDS, REFITS = 5, 60
 BETTER = 0.8

@@ -11,11 +11,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from unlabel.errors import DataError, OutputExists, UsageError
-from unlabel.study.downstream import Downstream
-from unlabel.study.findings import Findings
-from unlabel.study.fit import INSIDE, OVERFIT, Fit
-from unlabel.study.predict import PREDICTED, predict
-from unlabel.study.table import accuracies, read_runs, read_table, write_runs
+from unlabel.scaling.downstream import Downstream
+from unlabel.scaling.findings import Findings
+from unlabel.scaling.fit import INSIDE, OVERFIT, Fit
+from unlabel.scaling.predict import PREDICTED, predict
+from unlabel.scaling.table import accuracies, read_runs, read_table, write_runs
 
 EDGES = {
     "model": "largest model",

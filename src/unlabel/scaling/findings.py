@@ -12,8 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from scipy.stats import pearsonr, spearmanr
 
-from unlabel.study.best import NOISE, Best, best_models, best_table, seed_noise
-from unlabel.study.table import LOSS, accuracies
+from unlabel.scaling.best import NOISE, Best, best_models, best_table, seed_noise
+from unlabel.scaling.table import LOSS, accuracies
 
 MARGIN = 0.005
 """How much worse than the largest data's a loss must be, where seeds do not say how much is noise

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.study.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, Fit
-from unlabel.study.fitted import Fitted
-from unlabel.study.forms import Array
+from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, Fit
+from unlabel.scaling.fitted import Fitted
+from unlabel.scaling.forms import Array
 
 FARTHEST = {"model": 8.0, "data": 8.0, "length": 4.0}
 """Most times beyond the table's edge that anything is said: lengths are the hardest to extend."""
