@@ -141,6 +141,7 @@ def study_fit(
     *,
     predict: File | None = None,
     out: File | None = None,
+    json: File | None = None,
     exclude_dataset: Names = (),
 ) -> Fits:
     """Fit the loss as a function of model, data and length to a table of runs, anybody's.
@@ -158,6 +159,8 @@ def study_fit(
         Rows without losses: what would these runs come to?
     out
         Where to write those rows with val_loss_predicted, val_loss_low and val_loss_high.
+    json
+        Where to write everything that was found, every form's parameters with their intervals too.
     exclude_dataset
         Data sets to leave out.
     """
@@ -167,6 +170,7 @@ def study_fit(
         _table_of(table),
         to_predict=Path(predict) if predict else None,
         out=Path(out) if out else None,
+        json_out=Path(json) if json else None,
         exclude=exclude_dataset,
     )
 

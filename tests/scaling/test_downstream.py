@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from unlabel.errors import OutputExists
 from unlabel.scaling.downstream import Downstream
 from unlabel.scaling.findings import Findings
 from unlabel.scaling.fits import fit_table
@@ -99,7 +101,9 @@ def test_top_1_of_the_published_runs_follows_from_the_loss(tmp_path: Path):
     known = runs[runs["model"] != "L"].drop(columns="source")
     write_runs(known, tmp_path / "known.csv")
     out = tmp_path / "predicted.csv"
-    fit_table(tmp_path / "known.csv", to_predict=tmp_path / "wanted.csv", out=out)
+    told = tmp_path / "found.json"
+    wanted_file = tmp_path / "wanted.csv"
+    fit_table(tmp_path / "known.csv", to_predict=wanted_file, out=out, json_out=told)
     found = pd.read_csv(out)
     small = found["dataset"] == "in1k-10"
     assert found.loc[small, "imagenet1k_top1_predicted"].isna().all()
@@ -109,3 +113,10 @@ def test_top_1_of_the_published_runs_follows_from_the_loss(tmp_path: Path):
     )
     assert (large["imagenet1k_top1_low"] < large["imagenet1k_top1"]).all()
     assert (large["imagenet1k_top1_high"] > large["imagenet1k_top1"]).all()
+    kept = json.loads(told.read_text())
+    (line,) = kept["downstream"]["any"]
+    assert line["b_interval"][0] < line["b"] < line["b_interval"][1] < 0
+    assert len(kept["overfit"]) == len(known)
+    assert {best["model"] for best in kept["best"]} == {"S", "B"}
+    with pytest.raises(OutputExists, match="--json"):
+        fit_table(tmp_path / "known.csv", json_out=told)

@@ -7,6 +7,7 @@ left out, and nothing is said of such runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,21 @@ class Downstream:
             baseline=_rms(medians),
             top=top,
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line, its intervals over runs drawn again and its worth, in plain types."""
+        ends = np.quantile(self.lines, (0.025, 0.975), axis=0)
+        return {
+            "figure": self.column,
+            "runs": self.runs,
+            "a": float(self.line[0]),
+            "b": float(self.line[1]),
+            "a_interval": ends[:, 0].tolist(),
+            "b_interval": ends[:, 1].tolist(),
+            "error": self.error,
+            "median_error": self.baseline,
+            "refused": self.why_not(),
+        }
 
     def why_not(self) -> str | None:
         """Why nothing is said."""

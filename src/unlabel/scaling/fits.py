@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from unlabel.atomic import write_text_atomic
 from unlabel.errors import DataError, OutputExists, UsageError
 from unlabel.scaling.downstream import Downstream
 from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import INSIDE, OVERFIT, Fit
 from unlabel.scaling.predict import PREDICTED, predict
-from unlabel.scaling.table import accuracies, read_runs, read_table, write_runs
+from unlabel.scaling.table import KIND, accuracies, read_runs, read_table, write_runs
 
 EDGES = {
     "model": "largest model",
@@ -93,6 +97,21 @@ class Fits:
                 rows = rows.assign(**dict(zip(_columns(line.column), figures, strict=True)))
         return rows
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that was found, in plain types; what is not known is ``None``."""
+        found = self.findings
+        lines = {m: [line.as_dict() for line in lines] for m, lines in self.downstream.items()}
+        return _known(
+            {
+                "methods": {method: fit.as_dict() for method, fit in self.by_method.items()},
+                "downstream": lines,
+                "overfit": found.runs[list(KIND)].join(found.flags).to_dict("records"),
+                "best": [asdict(best) for best in found.best],
+                "correlations": [asdict(each) for each in found.correlations],
+                "crossovers": found.crossovers,
+            }
+        )
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.findings
         for method, fit in self.by_method.items():
@@ -108,19 +127,28 @@ def fit_table(
     *,
     to_predict: Path | None = None,
     out: Path | None = None,
+    json_out: Path | None = None,
     exclude: Sequence[str] = (),
 ) -> Fits:
     """Fit every method of a table, and add predictions to another table if one is given.
 
+    Args:
+        path: the table, as `read_runs` takes it.
+        to_predict: rows without losses.
+        out: where to write these with their predictions.
+        json_out: where to write everything that was found.
+        exclude: data sets to leave out.
+
     Raises:
         UsageError: of ``to_predict`` and ``out`` only one was given.
-        OutputExists: ``out`` is there already.
+        OutputExists: ``out`` or ``json_out`` is there already.
         DataError: a table has not what it needs, or nothing is left of it.
     """
     if (to_predict is None) != (out is None):
         raise UsageError("--predict names the rows to predict and --out the table to write: both.")
-    if out is not None and out.exists():
-        raise OutputExists(f"{out} is there already. Choose another --out.")
+    for name, file in (("--out", out), ("--json", json_out)):
+        if file is not None and file.exists():
+            raise OutputExists(f"{file} is there already. Choose another {name}.")
     wanted = read_runs(to_predict, losses=False) if to_predict else None
     runs = read_runs(path)
     if unknown := sorted(set(exclude) - {*runs["dataset"].astype(str), *runs["source"]}):
@@ -131,7 +159,18 @@ def fit_table(
     if to_predict and out and wanted is not None:
         rows = read_table(to_predict).drop(columns=fits.predicted, errors="ignore")
         write_runs(rows.join(fits.predict(wanted)[fits.predicted]), out)
+    if json_out is not None:
+        write_text_atomic(json_out, json.dumps(fits.as_dict(), indent=1, allow_nan=False) + "\n")
     return fits
+
+
+def _known(value: Any) -> Any:
+    """``value`` with ``None`` for every number that is not one."""
+    if isinstance(value, dict):
+        return {key: _known(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _columns(figure: str) -> list[str]:
