@@ -11,8 +11,8 @@ from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, Fit
 from unlabel.scaling.fitted import Fitted
 from unlabel.scaling.forms import Array
 
-FARTHEST = {"model": 8.0, "data": 8.0, "length": 4.0}
-"""Most times beyond the table's edge that anything is said: lengths are the hardest to extend."""
+FARTHEST = {"model": 8.0, "data": 16.0, "length": 4.0}
+"""Most times beyond the table that anything is said: images change least there, lengths most."""
 WITHIN = 1.001
 """Factor by which a row may pass the edge and still count as inside."""
 Z95 = 1.96
