@@ -17,6 +17,7 @@ from study_toys import asked, figures, quietly, study_of, weights
 from unlabel.errors import DataError, Preempted, UsageError
 from unlabel.study import runner
 from unlabel.study.folder import Study
+from unlabel.study.rows import row_of
 from unlabel.study.runner import carry_out
 from unlabel.training.lock import sole_owner
 
@@ -108,22 +109,40 @@ def test_kill_9_again_and_again_costs_nothing_but_time(
     assert len(list((study.path / "outcomes").iterdir())) == len(study.plan.runs)
 
 
+@pytest.mark.parametrize("at", [3, 8])
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_ends_it_with_how_to_go_on(
-    tmp_path: Path, shapes_store: Path, whole: Study, number: int, error: type
+    tmp_path: Path, shapes_store: Path, whole: Study, number: int, error: type, at: int
 ):
+    """In the middle of the first run, and at its last step: the second does not begin."""
     study = study_of(tmp_path / "study", toy(shapes_store))
 
     @contextmanager
     def showing(planned):
-        yield lambda done, *_: os.kill(os.getpid(), number) if done == 3 else None, print
+        yield lambda done, *_: os.kill(os.getpid(), number) if done == at else None, print
 
     with pytest.raises(error, match=f"unlabel study --resume {study.path}"):
         carry_out(study, showing)
+    assert len(study.left()) == (2 if at == 3 else 1)
     carry_out(Study.open(study.path), quietly)
     assert figures(study) == figures(whole)
+
+
+def test_a_signal_while_a_network_is_measured_ends_the_study_after_it(
+    tmp_path: Path, shapes_store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = study_of(tmp_path / "study", toy(shapes_store))
+
+    def row(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return row_of(*args)
+
+    monkeypatch.setattr(runner, "row_of", row)
+    with pytest.raises(Preempted, match="what was trained is saved"):
+        carry_out(study, quietly)
+    assert len(study.rows()) == 1
 
 
 def test_a_run_that_diverges_is_recorded_and_the_others_go_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ from unlabel.study.rows import row_of, write_table
 from unlabel.study.trunks import begin, drop_branching_points
 from unlabel.training.lock import sole_owner
 from unlabel.training.loop import Tell, Watch, train
+from unlabel.training.signals import StopRequest
 
 Showing = Callable[[PlannedRun], AbstractContextManager[tuple[Watch, Tell]]]
 """Gives what shows a run's progress while it trains."""
@@ -30,10 +32,12 @@ def carry_out(study: Study, showing: Showing) -> None:
         Preempted: a signal asked for an end; everything up to the last step is saved.
         OutOfMemory: a run does not fit the device.
     """
-    with sole_owner(study.path), resumable(study):
+    with sole_owner(study.path), resumable(study), StopRequest() as stop:
         judge = Judge(study.plan.runs[0].config, study.plan.asked.protocols)
         settle(study)
         for planned in study.left():
+            if stop.received is not None:  # after a run's last step, or while it was measured
+                raise KeyboardInterrupt if stop.received == signal.SIGINT else Preempted
             study.record(planned.name, train_and_judge(study, planned, judge, showing))
             settle(study)
 

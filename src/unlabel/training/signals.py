@@ -11,7 +11,8 @@ class StopRequest:
     """While entered, notes SIGTERM, SIGUSR1 and Ctrl-C instead of dying of them.
 
     ``received`` is the signal's number, or ``None``. Schedulers and launchers repeat their signals,
-    so repeated ones change nothing; only a second Ctrl-C has its usual effect.
+    so repeated ones change nothing; only a second Ctrl-C has its usual effect. One that is entered
+    within another tells it too: a study hears what its run heard.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT) + (
@@ -37,6 +38,10 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        outer = getattr(self._before[number], "__self__", None)
+        if isinstance(outer, StopRequest):
+            outer._note(number, frame)
+            return
         os.write(2, b"\nStopping after this step, and saving. Ctrl-C ends it at once.\n")
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])  # type: ignore[arg-type]
 
