@@ -69,7 +69,7 @@ def test_noise_is_not_extended():
     beyond = grid(chinchilla, models=(300.0,), images=(1e3,), samples=(60e6,))
     found = predict(fit, beyond)
     assert found["val_loss_predicted"].isna().all()
-    assert found["note"].str.contains("hardly better than").all()
+    assert found["note"].str.contains("not a fifth better than").all()
 
 
 def test_far_beyond_the_table_nothing_is_said():

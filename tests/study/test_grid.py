@@ -84,6 +84,21 @@ def test_what_cannot_be_shared_is_trained_alone_and_said_so(
     assert why in note
 
 
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        ({"models": ["vit_nano", "swinv2_nano"]}, "of 2 families (SwinV2, ViT)"),
+        ({"lengths": [2, 4]}, "see 32 images, fewer than the"),
+    ],
+)
+def test_what_keeps_the_table_from_telling_is_said(
+    tmp_path: Path, shapes_store: Path, grid: dict, told: str
+):
+    settings = {"model.arguments": {}, "model.image_size": 32}
+    plan = plan_of(tmp_path, asked(shapes_store, settings, **grid))
+    assert [note for note in plan.notes if told in note]
+
+
 def test_a_grid_crosses_everything_and_names_every_run_once(tmp_path: Path, shapes_store: Path):
     config = asked(
         shapes_store, models=["vit_nano", "vit_micro"], methods=["simmim", "mae"], seeds=3

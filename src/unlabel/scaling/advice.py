@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from unlabel.errors import DataError, UsageError
 from unlabel.report.text import duration
-from unlabel.scaling.budget import HOUR, Prices, best_options
+from unlabel.scaling.budget import FARTHEST, HOUR, Prices, best_options
 from unlabel.scaling.downstream import Downstream
 from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import Fit
@@ -191,7 +191,7 @@ class Adviser:
         overfit = Findings.of(self.runs).overfit
         for column in accuracies(self.runs):
             line = Downstream.of(self.runs, overfit, column)
-            if line.why_not() is None:
+            if line.why_not() is None and line.falls_with_loss:
                 points = line.change(loss, gain.low, gain.middle, gain.high) * 100 / line.top
                 yield (
                     f"For {column}, doubling {what} would be about {points[0]:+.1f} points "
@@ -202,13 +202,15 @@ class Adviser:
         if self.prices is None or not np.isfinite(hours := self.prices.hours(after)):
             return ""
         times = hours / self.prices.hours(before)
-        return f" (a run of {duration(HOUR * hours)}, {times:.2g} times this one)"
+        than = f", {times:.2g} times this one" if abs(times - 1) > 0.05 else ""
+        return f" (a run of {duration(HOUR * hours)}{than})"
 
     def _spending(
         self, outlook: Outlook, models: list[Place], leader: Place, hours: float | None
     ) -> Iterator[str]:
         if hours is None or self.prices is None:
             return
+        longest = float(self.runs["samples_seen"].max())
         options = best_options(outlook, [*models, models[-1].larger()], self.prices, hours)
         if not options:
             shortest = float(self.runs["samples_seen"].min())
@@ -220,6 +222,11 @@ class Adviser:
             return
         first, *others = options
         yield f"Train {described(first)}."
+        if first.hours < 0.99 * hours and first.place.samples > 0.99 * FARTHEST * longest:
+            yield (
+                f"The other {duration(HOUR * (hours - first.hours))} are left: the fit speaks of "
+                f"lengths up to {FARTHEST:g} times the table's longest."
+            )
         for other in others:
             head = "It cannot be told from" if other.low <= first.high else "It is better than"
             yield f"{head} {described(other)}."
@@ -233,9 +240,13 @@ class Adviser:
             yield "None: what is unknown does not show in how far the fits disagree."
             return
         place = lesson.place
-        time = f" ({duration(HOUR * lesson.hours)})" if np.isfinite(lesson.hours) else ""
+        facts = [duration(HOUR * lesson.hours)] if np.isfinite(lesson.hours) else []
+        if "steps" in self.runs:
+            batch = (self.runs["samples_seen"] / self.runs["steps"]).median()
+            facts.insert(0, f"{place.samples / batch:,.0f} steps")
+        costs = f" ({', '.join(facts)})" if facts else ""
         yield (
             f"{place.model} on {place.images:,.0f} images for {place.samples:,.0f} images seen"
-            f"{time}: its loss would narrow what is said of doubling by about "
+            f"{costs}: its loss would narrow what is said of doubling by about "
             f"{100 * lesson.narrower:.0f} %."
         )

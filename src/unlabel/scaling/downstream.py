@@ -80,6 +80,11 @@ class Downstream:
             top=top,
         )
 
+    @property
+    def falls_with_loss(self) -> bool:
+        """Whether a lower loss means a better figure, beyond doubt (95 %)."""
+        return bool(np.quantile(self.lines[:, 1], 0.975) < 0)
+
     def as_dict(self) -> dict[str, Any]:
         """The line, its intervals over runs drawn again and its worth, in plain types."""
         ends = np.quantile(self.lines, (0.025, 0.975), axis=0)
@@ -105,8 +110,8 @@ class Downstream:
         if self.error < BETTER * self.baseline:
             return None
         return (
-            f"from the loss, {self.column} of a model left out is off by {self.error:.3g}, hardly "
-            f"better than by the median ({self.baseline:.3g})"
+            f"from the loss, {self.column} of a model left out is off by {self.error:.3g}, not a "
+            f"fifth better than by the median ({self.baseline:.3g})"
         )
 
     def predict(self, loss: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:

@@ -155,7 +155,7 @@ class Fit:
             return None
         name = min(self.baselines[axis], key=self.baselines[axis].__getitem__)
         return (
-            f"beyond the edge of {axis} the forms are off by {self.errors[axis]:.1%}, hardly "
+            f"beyond the edge of {axis} the forms are off by {self.errors[axis]:.1%}, not a fifth "
             f"better than the {name} ({best:.1%})"
         )
 

@@ -46,6 +46,8 @@ class Gain(NamedTuple):
     high: float
     why_not: str = ""
     """Why nothing is said; the numbers are NaN then."""
+    note: str = ""
+    """What could not be checked."""
 
 
 class Outlook:
@@ -83,7 +85,7 @@ class Outlook:
         )
         # A higher loss is a negative gain, so that the ends change places.
         gain, low, high = 1 - np.exp([middle, middle + width, middle - width])
-        return Gain(float(gain), float(low), float(high))
+        return Gain(float(gain), float(low), float(high), note=str(notes["note"].iloc[1]))
 
     def draws(self, places: Sequence[Place]) -> tuple[Array, Array]:
         """Log losses that rows drawn again lead to, (draws, places), and the weight of each draw.

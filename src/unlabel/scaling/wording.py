@@ -19,11 +19,12 @@ def percent(gain: Gain) -> str:
 
 def told(gain: Gain) -> str:
     """What a change does to the loss."""
+    doubt = f" ({gain.note})" if gain.note else ""
     if gain.low > 0:
-        return f"{percent(gain)} of the loss away"
+        return f"{percent(gain)} of the loss away{doubt}"
     if gain.high < 0:
-        return f"{percent(Gain(-gain.middle, -gain.high, -gain.low))} more loss"
-    return f"{percent(gain)}, which may be nothing"
+        return f"{percent(Gain(-gain.middle, -gain.high, -gain.low))} more loss{doubt}"
+    return f"{percent(gain)}, which may be nothing{doubt}"
 
 
 def whether_enough(place: Place, gain: Gain) -> str:
@@ -45,8 +46,10 @@ def whether_enough(place: Place, gain: Gain) -> str:
 def which_brings_most(gains: Mapping[str, Gain]) -> str:
     """The change with the largest gain, and those that cannot be told from it."""
     order = sorted(gains, key=lambda what: -gains[what].middle)
-    if not order or gains[order[0]].high <= 0:
-        return "Nothing that could be asked would lower it."
+    if not order:
+        return "The fit says nothing of any of them."
+    if gains[order[0]].high <= 0:
+        return "None of them would lower it."
     first = gains[order[0]]
     if first.low <= 0:
         return "The data cannot tell whether any of them would lower it."

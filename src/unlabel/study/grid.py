@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from unlabel.asked import check
+from unlabel.backbones.build import family_of
 from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
 from unlabel.errors import ConfigError
@@ -82,7 +83,7 @@ def make_plan(
         images={share: len(found) for share, found in rows.items()},
         held_out=len(held_out),
         runs=tuple(runs),
-        notes=tuple(_notes(asked, kinds)),
+        notes=(*_notes(asked, kinds), *_cautions(asked, kinds, len(rows[asked.fractions[-1]]))),
     )
     return plan, rows
 
@@ -174,6 +175,22 @@ def _notes(asked: StudyConfig, kinds: Sequence[PretrainConfig]) -> Iterator[str]
                 f"{config.method}: a cosine schedule falls over the whole run, so {alone} "
                 "--schedule step or constant would let them share most of it."
             )
+
+
+def _cautions(asked: StudyConfig, kinds: Sequence[PretrainConfig], images: int) -> Iterator[str]:
+    """What would keep the table from telling what it is asked."""
+    families = {family_of(config.model).__name__ for config in kinds}
+    if len(families) > 1:
+        yield (
+            f"the models are of {len(families)} families ({', '.join(sorted(families))}): what a "
+            "larger model brings cannot be told from what another kind of model does."
+        )
+    seen = asked.lengths[-1] * kinds[0].batch_size
+    if seen < images:
+        yield (
+            f"the longest runs see {seen:,} images, fewer than the {images:,} of the largest "
+            "share: what more images bring will not show."
+        )
 
 
 def _name(config: PretrainConfig, share: float, length: int) -> str:

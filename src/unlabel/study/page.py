@@ -142,7 +142,7 @@ def _correlations(findings: Findings) -> Rows:
 
 
 def _best(findings: Findings) -> Rows:
-    head = ["images", "by", "best run", "", "next model", ""]
+    head = ["images", "by", "best run", "value", "next model", "its best"]
     rows = [
         [
             f"{b.unique_images:,.0f}",

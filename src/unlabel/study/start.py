@@ -66,8 +66,8 @@ def start_study(
         return continue_study(earlier, on_ray=on_ray)
     plan, rows = make_plan(asked, store, this_machine(), out)
     if earlier:
-        earlier.refuse_other_images(store.fingerprint)
         earlier.check_growth(plan)
+        earlier.refuse_other_images(store.fingerprint)
     plan = _with_costs(plan)
     console.print(show_plan(plan, _free(out)))
     if dry_run:
