@@ -147,5 +147,6 @@ def _why_not(fit: Fit, row: pd.Series, edges: list[Beyond]) -> str | None:
                 f"table has; {FARTHEST[axis]:g} times is the most that it is asked to tell"
             )
     if str(row["source"]) not in fit.scale.sources:
-        return f"images of {row['source']} stand nowhere in the table"
+        there = ", ".join(fit.scale.sources)
+        return f"the table has no runs on images of {row['source']}; it has: {there}"
     return None
