@@ -61,7 +61,9 @@ def test_a_study_grows_by_runs_that_leave_the_others_as_they_are(
     plan = tmp_path / "study" / "plan.json"
     plan.write_text(plan.read_text().replace(str(finished), str(tmp_path / "study")))
     assert run(command(shapes_store, tmp_path / "study", "--seeds", "2")) == 0
-    assert "8 of 8 runs" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "4 of the runs have ended." in told
+    assert "8 of 8 runs" in told
     before, after = (pd.read_csv(p / "runs.csv") for p in (finished, tmp_path / "study"))
     assert sorted(after["seed"]) == [0] * 4 + [1] * 4
     pd.testing.assert_frame_equal(after[after["seed"] == 0], before)

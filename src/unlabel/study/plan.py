@@ -141,7 +141,8 @@ class Plan(Settings):
 
     def seconds(self, runs: Sequence[PlannedRun] | None = None) -> float:
         """How long ``runs``, all of them when not given, will take one after another."""
-        return sum(seconds_of(run, self.costs[run.kind]) for run in runs or self.runs)
+        chosen = self.runs if runs is None else runs
+        return sum(seconds_of(run, self.costs[run.kind]) for run in chosen)
 
     @property
     def bytes(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -10,13 +12,15 @@ from unlabel.report.text import duration
 from unlabel.study.plan import Plan, PlannedRun
 
 
-def show_plan(plan: Plan, free: int) -> RenderableType:
+def show_plan(plan: Plan, free: int, ended: Sequence[str] = ()) -> RenderableType:
     """The plan: what will be trained, on how many images, and what it takes.
 
     Args:
         plan: with its costs.
         free: bytes that the disk has left.
+        ended: names of runs that a study has already, where it is given more.
     """
+    left = [run for run in plan.runs if run.name not in ended]
     asked, shares = plan.asked, plan.images.items()
     batch = plan.runs[0].config.batch_size
     images = ", ".join(f"{share:.4g} has {count:,}" for share, count in shares)
@@ -26,7 +30,8 @@ def show_plan(plan: Plan, free: int) -> RenderableType:
         f"Images to learn from: {images}. Every run is judged by {plan.held_out:,} others.",
         f"Lengths: {', '.join(f'{n:,}' for n in asked.lengths)} steps of {batch} images.",
         f"Steps to compute: {plan.steps:,}{alone}.",
-        f"Time: about {duration(plan.seconds())} here, and the measuring of each network.",
+        *([f"{len(ended)} of the runs have ended."] if ended else []),
+        f"Time: about {duration(plan.seconds(left))} here, and the measuring of each network.",
         f"Disk: at most {plan.bytes / 1e9:.2g} GB of {free / 1e9:,.2g} GB that are free.",
         *(f"Note: {escape(note)}" for note in plan.notes),
     ]

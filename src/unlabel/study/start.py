@@ -69,7 +69,8 @@ def start_study(
         earlier.check_growth(plan)
         earlier.refuse_other_images(store.fingerprint)
     plan = _with_costs(plan)
-    console.print(show_plan(plan, _free(out)))
+    ended = [] if earlier is None else [r.name for r in plan.runs if earlier.outcome(r.name)]
+    console.print(show_plan(plan, _free(out), ended))
     if dry_run:
         return None
     study = earlier.grown(plan, rows) if earlier else Study.create(out, plan, rows)
