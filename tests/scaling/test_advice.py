@@ -116,6 +116,16 @@ def test_a_few_runs_are_not_extended():
     assert "Doubling" not in text
 
 
+def test_hours_are_kept_where_they_bring_nothing():
+    """On 10 % of the images every model overfits, and the shortest run of the smallest was best."""
+    runs = published()
+    few = runs[runs["dataset"] == "in1k-10"].reset_index(drop=True)
+    text = told(Adviser(few).sections(hours=100))
+    assert "by S after 256,000,000 images seen" in text
+    assert "keep the hours" in text
+    assert "the table has one number of images only" in text
+
+
 def test_other_numbers_of_images(adviser: Adviser):
     assert "With 3,000,000 images" in (text := told(adviser.sections(images=3_000_000)))
     assert "Against the same on 1,281,167 images" in text

@@ -26,6 +26,9 @@ from unlabel.scaling.table import LOSS, accuracies, read_runs
 from unlabel.scaling.teaching import next_run
 from unlabel.scaling.wording import described, told, whether_enough, which_brings_most
 
+LITTLE = 0.01
+"""Share by which the most telling run must narrow the answers, to be named."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -103,14 +106,14 @@ class Adviser:
             return [measured, Section("What cannot be said", (self.why_not,))]
         models = [model._replace(images=float(images or self.most)) for model in self.models]
         best = [self._best_length(outlook, model) for model in models]
-        leader = min(best, key=lambda found: found[1])[0]
+        leader, least = min(best, key=lambda found: found[1])
         found = {
             f"With {leader.images:,.0f} images": self._supposing(outlook, leader),
             "Are there enough images?": (
                 whether_enough(place, outlook.gain(place, place.more_images())) for place, _ in best
             ),
             "What would doubling bring?": self._doubling(outlook, leader),
-            f"The best use of {hours or 0:g} hours": self._spending(outlook, models, leader, hours),
+            f"The best use of {hours or 0:g} hours": self._spending(outlook, models, least, hours),
             "Which run would teach most next?": self._teaching(outlook, leader),
         }
         asked = {title: tuple(sentences) for title, sentences in found.items()}
@@ -206,8 +209,9 @@ class Adviser:
         return f" (a run of {duration(HOUR * hours)}{than})"
 
     def _spending(
-        self, outlook: Outlook, models: list[Place], leader: Place, hours: float | None
+        self, outlook: Outlook, models: list[Place], least: float, hours: float | None
     ) -> Iterator[str]:
+        """What the hours buy, where ``least`` is the lowest loss that there is."""
         if hours is None or self.prices is None:
             return
         longest = float(self.runs["samples_seen"].max())
@@ -230,13 +234,13 @@ class Adviser:
         for other in others:
             head = "It cannot be told from" if other.low <= first.high else "It is better than"
             yield f"{head} {described(other)}."
-        if not first.loss < outlook.losses([leader])["val_loss_predicted"].iloc[0]:
+        if not first.loss < least:
             yield "That is no better than the best run that there is: keep the hours."
 
     def _teaching(self, outlook: Outlook, leader: Place) -> Iterator[str]:
         questions = [leader.more_images(), leader.larger(), leader.longer()]
         lesson = next_run(outlook, questions, [*self.models, self.models[-1].larger()], self.prices)
-        if lesson is None:
+        if lesson is None or lesson.narrower < LITTLE:
             yield "None: what is unknown does not show in how far the fits disagree."
             return
         place = lesson.place

@@ -137,7 +137,8 @@ def _why_not(fit: Fit, row: pd.Series, edges: list[Beyond]) -> str | None:
     for axis, column in COLUMNS.items():
         values = fit.runs[column]
         if values.nunique() == 1 and abs(np.log(row[column] / values.iloc[0])) > np.log(WITHIN):
-            return f"the table has one {axis} only: {column} {values.iloc[0]:,.0f}"
+            kind = {"data": "number of images"}.get(axis, axis)
+            return f"the table has one {kind} only: {column} {values.iloc[0]:,.4g}"
     for axis, end, _, times in edges:
         if end == OUTWARD[axis] and (reason := fit.why_not(axis)):
             return reason
