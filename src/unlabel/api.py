@@ -200,6 +200,8 @@ def pretrain(
         "seed": seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    from unlabel.data.processes import start_server
+
     if resume is not None:
         if any((*data, *given, out, recipe, settings, overwrite)):
             raise UsageError(
@@ -207,6 +209,8 @@ def pretrain(
                 "setting, start a new run."
             )
         run = _open(resume)
+        if run.config.workers:
+            start_server()
         from unlabel.pretraining import continue_run
 
         return continue_run(run)
@@ -214,7 +218,10 @@ def pretrain(
 
     asked = {**given, **settings_of(settings)}
     folder, file = (None if path is None else Path(path) for path in (out, recipe))
-    check(merged(asked, file), folder, overwrite)
+    wanted = merged(asked, file)
+    if wanted.get("workers") != 0:
+        start_server()  # before torch is imported here
+    check(wanted, folder, overwrite)
     from unlabel.pretraining import start_run
 
     sources = [str(source) for source in data]

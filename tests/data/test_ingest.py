@@ -38,7 +38,8 @@ def test_every_file_is_in_the_store_or_in_the_report(photos, undisturbed):
         assert store.info.classes[store.labels[i]] == name.split("/")[0]
 
 
-def test_two_processes_make_the_same_store(photos, undisturbed, tmp_path):
+def test_two_processes_make_the_same_store(photos, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr("unlabel.data.processes.SOON", -1)
     ingest([photos], tmp_path / "store", workers=2, progress=False)
     assert everything(tmp_path / "store") == everything(undisturbed)
     assert os.listdir(tmp_path) == ["store"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Generator, Iterator
 from functools import partial
-from multiprocessing.context import BaseContext
 
 import cv2
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unlabel.data.processes import readers
 from unlabel.data.spec import Batch
 from unlabel.data.views import Batches, finish
 from unlabel.errors import DataError
@@ -48,7 +47,7 @@ def stream(
         pin_memory=device.type == "cuda",
         timeout=POLL if workers else 0,
         worker_init_fn=_start_worker,
-        multiprocessing_context=_context() if workers else None,
+        multiprocessing_context=readers() if workers else None,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else the first batch would draw from the global one
     )
@@ -102,17 +101,6 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
         f"No batch came in {TIMEOUT} s: a process that reads images hangs, or the disk does. "
         "Run again with --set workers=0 to see where."
     )
-
-
-def _context() -> BaseContext:
-    """Workers forked from a server without threads that has imported everything once.
-
-    Forking from this process is not safe beside its threads, and importing torch in each worker
-    takes seconds.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unlabel.data.views"])
-    return context
 
 
 def _start_worker(worker: int) -> None:

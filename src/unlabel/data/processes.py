@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +26,8 @@ from unlabel.errors import OutOfMemory, OutputExists, StorageError
 PARTS = 64
 """Parts that a set is cut into, as long as ``SHORTEST`` and ``LONGEST`` items allow it."""
 SHORTEST, LONGEST = 32, 4096
+SOON = 1.0
+"""Seconds of work before processes are started, which takes about as long."""
 
 P = TypeVar("P")
 
@@ -64,12 +69,17 @@ def count_through(
 
 
 def _each(step: Callable[[P], int], parts: Sequence[P], workers: int) -> Iterator[int]:
-    """Do ``step`` for every part, over processes where that pays."""
-    if workers <= 1 or len(parts) <= 1:
-        yield from map(step, parts)
-        return
-    # A fresh process holds none of this one's threads and locks.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    """Do ``step`` for every part: the first ones here, then over processes if much is left."""
+    began = time.monotonic()
+    for done, part in enumerate(parts):
+        if workers > 1 and len(parts) - done > 1 and time.monotonic() - began > SOON:
+            yield from _over_processes(step, parts[done:], workers)
+            return
+        yield step(part)
+
+
+def _over_processes(step: Callable[[P], int], parts: Sequence[P], workers: int) -> Iterator[int]:
+    context = multiprocessing.get_context("spawn")  # holds none of this one's threads and locks
     count = min(workers, len(parts))
     try:
         with ProcessPoolExecutor(count, mp_context=context, initializer=_start) as pool:
@@ -80,6 +90,25 @@ def _each(step: Callable[[P], int], parts: Sequence[P], workers: int) -> Iterato
             "command again with --workers 1; finished parts are kept. (In a script of your own, "
             'make the call below: if __name__ == "__main__":)'
         ) from None
+
+
+def readers() -> BaseContext:
+    """Where processes that read batches come from: a server without threads that has imported
+    everything once.
+
+    Forking from this process is not safe beside its threads, and importing torch in each reader
+    takes seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["unlabel.data.views"])
+    return context
+
+
+def start_server() -> None:
+    """Have the server of `readers` import already, beside what this process does meanwhile."""
+    if cores() > 1:
+        readers()
+        forkserver.ensure_running()
 
 
 def _start() -> None:
