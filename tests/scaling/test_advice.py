@@ -157,7 +157,7 @@ def test_options_are_within_the_budget_and_the_best_comes_first(adviser: Adviser
     assert all(option.hours <= hours * (1 + 1e-9) for option in (small, large))
     assert best_options(outlook, models, prices, hours / 100) == []
     text = told(adviser.sections(hours=hours / 100))
-    assert "They buy no run that the fit can say anything of" in text
+    assert "They buy no run: the cheapest model takes" in text
 
 
 def test_the_next_run_is_new_and_affordable(outlook: Outlook):
@@ -165,14 +165,59 @@ def test_the_next_run_is_new_and_affordable(outlook: Outlook):
     models = [
         Place(m, n, 1281167.0, 1024e6) for m, n in {"S": 48.96, "B": 86.89, "L": 195.2}.items()
     ]
-    lesson = next_run(outlook, [models[-1].longer()], models, prices)
+    leader = models[-1]
+    lesson = next_run(outlook, leader, [leader.longer()], models, prices)
     assert lesson is not None
+    silent = leader.longer(100)  # the fit does not speak of it, so that nothing can narrow it
+    assert next_run(outlook, leader, [leader.longer(), silent], models, prices) == lesson
+    assert next_run(outlook, leader, [silent], models, prices) is None
     assert 0 < lesson.narrower < 1
     same = np.isclose(runs[["params_m", "unique_images", "samples_seen"]], lesson.place[1:])
     assert not same.all(1).any()
     assert lesson.hours <= 4 * runs["seconds"].max() / 3600
     # The run that is asked about, where it can be had, teaches most of itself.
     assert lesson.place.samples == 2048e6
+
+
+def test_a_lesson_is_a_share_of_the_whole_interval(outlook: Outlook, monkeypatch):
+    """The error on runs that were held out widens the interval, and no run takes it away."""
+    leader = Place("L", 195.2, 1281167.0, 1024e6)
+    asked = (outlook, leader, [leader.longer()], [leader], None)
+    lesson = next_run(*asked)
+    assert lesson is not None
+    gain = outlook.gain(leader, leader.longer())
+    wide = gain._replace(low=gain.low - 1, high=min(gain.high + 0.5, 0.99))
+    monkeypatch.setattr(Outlook, "gain", lambda *_: wide)
+    other = next_run(*asked)
+    assert other is not None
+    assert other.narrower < 0.1 * lesson.narrower
+
+
+def test_images_that_were_measured_are_not_predicted(adviser: Adviser):
+    text = told(adviser.sections(images=640_584))
+    rows = adviser.runs[adviser.runs["unique_images"] == 640_584]
+    assert f"The lowest loss that was measured is {rows[LOSS].min():.4g}, by" in text
+
+
+def test_a_line_for_runs_that_do_not_overfit_is_not_used_of_one_that_does(adviser: Adviser):
+    assert "For imagenet1k_top1" in told(adviser.sections())
+    text = told(adviser.sections(images=128_117))
+    assert "Doubling the images" in text
+    assert "For imagenet1k_top1" not in text
+
+
+def test_a_run_that_may_be_no_better_than_the_best_is_called_so(adviser: Adviser):
+    """As many hours as the best run took buy that run again."""
+    best = adviser.runs.loc[adviser.runs[LOSS].idxmin()]
+    text = told(adviser.sections(hours=1.02 * best["seconds"] / 3600))
+    assert "cannot be told from the best run that there is" in text or "keep the hours" in text
+    text = told(adviser.sections(hours=10, images=3_000_000))
+    assert "keep the hours" not in text
+
+
+def test_hours_that_buy_what_the_fit_is_silent_of(adviser: Adviser):
+    text = told(adviser.sections(hours=1000, images=1_000_000_000))
+    assert "The fit says nothing of the runs that they buy: " in text
 
 
 def test_from_the_command_line(tmp_path: Path, capsys):

@@ -106,14 +106,14 @@ class Adviser:
             return [measured, Section("What cannot be said", (self.why_not,))]
         models = [model._replace(images=float(images or self.most)) for model in self.models]
         best = [self._best_length(outlook, model) for model in models]
-        leader, least = min(best, key=lambda found: found[1])
+        leader = min(best, key=lambda found: found[1])[0]
         found = {
             f"With {leader.images:,.0f} images": self._supposing(outlook, leader),
             "Are there enough images?": (
                 whether_enough(place, outlook.gain(place, place.more_images())) for place, _ in best
             ),
             "What would doubling bring?": self._doubling(outlook, leader),
-            f"The best use of {hours or 0:g} hours": self._spending(outlook, models, least, hours),
+            f"The best use of {hours or 0:g} hours": self._spending(outlook, models, hours),
             "Which run would teach most next?": self._teaching(outlook, leader),
         }
         asked = {title: tuple(sentences) for title, sentences in found.items()}
@@ -140,31 +140,40 @@ class Adviser:
     def _best_length(self, outlook: Outlook, model: Place) -> tuple[Place, float]:
         """The model's run of lowest loss among the table's lengths, and that loss.
 
-        Measured where the table has these images, else predicted.
+        Measured where the table has the model on these images, else predicted.
         """
-        if model.images == self.most:
-            rows = self.runs[self.runs["model"] == model.model]
-            means = rows[rows["unique_images"] == self.most].groupby("samples_seen")[LOSS].mean()
-            if len(means):
-                return model._replace(samples=float(means.idxmin())), float(means.min())
+        means = self._losses_on(model.images)
+        own = means[means.index.get_level_values("model") == model.model]
+        if len(own):
+            return model._replace(samples=float(own.idxmin()[1])), float(own.min())
         places = [model._replace(samples=float(s)) for s in self.runs["samples_seen"].unique()]
         losses = outlook.losses(places)["val_loss_predicted"].fillna(np.inf).to_numpy()
         return places[int(losses.argmin())], float(losses.min())
+
+    def _losses_on(self, images: float) -> pd.Series:
+        """Measured losses by model and images seen, means over seeds."""
+        rows = self.runs[self.runs["unique_images"] == images]
+        return rows.groupby(["model", "samples_seen"])[LOSS].mean()
 
     def _supposing(self, outlook: Outlook, leader: Place) -> Iterator[str]:
         """What other images than the table's most would make of the best run."""
         if leader.images == self.most:
             return
-        loss, low, high, why = outlook.losses([leader])[list(PREDICTED)].iloc[0]
-        if not np.isfinite(loss):
-            yield f"Nothing can be said: {why}."
-            return
+        run = f"{leader.model} after {leader.samples:,.0f} images seen"
+        measured = self._losses_on(leader.images)
+        if len(measured):
+            yield f"The lowest loss that was measured is {measured.min():.4g}, by {run}."
+        else:
+            loss, low, high, why = outlook.losses([leader])[list(PREDICTED)].iloc[0]
+            if not np.isfinite(loss):
+                yield f"Nothing can be said: {why}."
+                return
+            yield (
+                f"The best of the table's runs would be {run}: loss {loss:.4g} ({low:.4g} to "
+                f"{high:.4g})."
+            )
         gain = outlook.gain(leader._replace(images=self.most), leader)
-        yield (
-            f"The best of the table's runs would be {leader.model} after {leader.samples:,.0f} "
-            f"images seen: loss {loss:.4g} ({low:.4g} to {high:.4g}). Against the same on "
-            f"{self.most:,.0f} images: {told(gain)}."
-        )
+        yield f"Against the same on {self.most:,.0f} images: {told(gain)}."
 
     def _doubling(self, outlook: Outlook, leader: Place) -> Iterator[str]:
         """For the best run."""
@@ -181,15 +190,18 @@ class Adviser:
         known = {what: gain for what, gain in gains.items() if not gain.why_not}
         for what, gain in sorted(known.items(), key=lambda item: -item[1].middle):
             yield f"Doubling {what}{self._cost(leader, changes[what])}: {told(gain)}."
-        for what in gains.keys() - known.keys():
-            yield f"Doubling {what}: nothing is said, because {gains[what].why_not}."
-        yield which_brings_most(known)
+        for what in gains:
+            if what not in known:
+                yield f"Doubling {what}: nothing is said, because {gains[what].why_not}."
+        if most := which_brings_most(gains):
+            yield most
         if known:
             best = max(known, key=lambda what: known[what].middle)
-            yield from self._downstream(outlook, leader, best, known[best])
+            if not (outlook.overfits(leader) or outlook.overfits(changes[best])):
+                yield from self._downstream(outlook, leader, best, known[best])
 
     def _downstream(self, outlook: Outlook, leader: Place, what: str, gain: Gain) -> Iterator[str]:
-        """What a lower loss is worth downstream, where runs that do not overfit tell."""
+        """What a lower loss is worth downstream, which runs that do not overfit tell of others."""
         loss = float(outlook.losses([leader])["val_loss_predicted"].iloc[0])
         overfit = Findings.of(self.runs).overfit
         for column in accuracies(self.runs):
@@ -209,20 +221,15 @@ class Adviser:
         return f" (a run of {duration(HOUR * hours)}{than})"
 
     def _spending(
-        self, outlook: Outlook, models: list[Place], least: float, hours: float | None
+        self, outlook: Outlook, models: list[Place], hours: float | None
     ) -> Iterator[str]:
-        """What the hours buy, where ``least`` is the lowest loss that there is."""
+        """What the hours buy, beside the best run that there is on these images."""
         if hours is None or self.prices is None:
             return
         longest = float(self.runs["samples_seen"].max())
         options = best_options(outlook, [*models, models[-1].larger()], self.prices, hours)
         if not options:
-            shortest = float(self.runs["samples_seen"].min())
-            least = min(self.prices.hours(model._replace(samples=shortest)) for model in models)
-            yield (
-                "They buy no run that the fit can say anything of: the cheapest model takes "
-                f"{duration(HOUR * least)} for the table's shortest length."
-            )
+            yield self._why_nothing(outlook, models, self.prices, hours)
             return
         first, *others = options
         yield f"Train {described(first)}."
@@ -234,20 +241,44 @@ class Adviser:
         for other in others:
             head = "It cannot be told from" if other.low <= first.high else "It is better than"
             yield f"{head} {described(other)}."
-        if not first.loss < least:
+        measured = self._losses_on(first.place.images)
+        if len(measured) and first.loss >= measured.min():
             yield "That is no better than the best run that there is: keep the hours."
+        elif len(measured) and first.high >= measured.min():
+            yield (
+                "It cannot be told from the best run that there is, whose loss is "
+                f"{measured.min():.4g}."
+            )
+
+    def _why_nothing(
+        self, outlook: Outlook, models: list[Place], prices: Prices, hours: float
+    ) -> str:
+        """Why the hours buy no run that the fit speaks of."""
+        shortest = float(self.runs["samples_seen"].min())
+        cheapest = min(
+            (model._replace(samples=shortest) for model in models), key=lambda m: prices.hours(m)
+        )
+        if (least := prices.hours(cheapest)) > hours:
+            return (
+                f"They buy no run: the cheapest model takes {duration(HOUR * least)} for the "
+                "table's shortest length."
+            )
+        why = outlook.losses([cheapest])["note"].iloc[0]
+        return f"The fit says nothing of the runs that they buy: {why}."
 
     def _teaching(self, outlook: Outlook, leader: Place) -> Iterator[str]:
         questions = [leader.more_images(), leader.larger(), leader.longer()]
-        lesson = next_run(outlook, questions, [*self.models, self.models[-1].larger()], self.prices)
+        models = [*self.models, self.models[-1].larger()]
+        lesson = next_run(outlook, leader, questions, models, self.prices)
         if lesson is None or lesson.narrower < LITTLE:
-            yield "None: what is unknown does not show in how far the fits disagree."
+            yield "None: what is unknown is not what one more run would settle."
             return
         place = lesson.place
         facts = [duration(HOUR * lesson.hours)] if np.isfinite(lesson.hours) else []
         if "steps" in self.runs:
             batch = (self.runs["samples_seen"] / self.runs["steps"]).median()
-            facts.insert(0, f"{place.samples / batch:,.0f} steps")
+            if np.isfinite(batch):
+                facts.insert(0, f"{place.samples / batch:,.0f} steps")
         costs = f" ({', '.join(facts)})" if facts else ""
         yield (
             f"{place.model} on {place.images:,.0f} images for {place.samples:,.0f} images seen"

@@ -87,6 +87,10 @@ class Outlook:
         gain, low, high = 1 - np.exp([middle, middle + width, middle - width])
         return Gain(float(gain), float(low), float(high), note=str(notes["note"].iloc[1]))
 
+    def overfits(self, place: Place) -> bool:
+        """Whether more images alone would lower its loss by more than the margin."""
+        return bool(self.fit.excess(self._rows([place]))[0] > OVERFIT)
+
     def draws(self, places: Sequence[Place]) -> tuple[Array, Array]:
         """Log losses that rows drawn again lead to, (draws, places), and the weight of each draw.
 

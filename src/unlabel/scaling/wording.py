@@ -38,25 +38,31 @@ def whether_enough(place: Place, gain: Gain) -> str:
     if gain.high < HARDLY:
         most = 100 * max(gain.high, 0)
         return f"{head}, yes: {twice} would take at most {most:.1f} % of its loss away."
-    if gain.low > 0:
-        return f"{head}, nearly: {twice} would take {percent(gain)} of its loss away."
     return f"{head} the data cannot tell: {twice} would bring {percent(gain)}."
 
 
-def which_brings_most(gains: Mapping[str, Gain]) -> str:
-    """The change with the largest gain, and those that cannot be told from it."""
-    order = sorted(gains, key=lambda what: -gains[what].middle)
-    if not order:
+def which_brings_most(gains: Mapping[str, Gain]) -> str | None:
+    """The change with the largest gain, and those that cannot be told from it.
+
+    Returns:
+        ``None`` where the fit speaks of one change alone: there is nothing to choose from.
+    """
+    known = {what: gain for what, gain in gains.items() if not gain.why_not}
+    if not known:
         return "The fit says nothing of any of them."
-    if gains[order[0]].high <= 0:
+    if len(known) == 1:
+        return None
+    if all(gain.high <= 0 for gain in known.values()):
         return "None of them would lower it."
-    first = gains[order[0]]
-    if first.low <= 0:
+    sure = {what: gain for what, gain in known.items() if gain.low > 0}
+    if not sure:
         return "The data cannot tell whether any of them would lower it."
-    near = [what for what in order[1:] if gains[what].high >= first.low]
-    if not near:
-        return f"Doubling {order[0]} brings most."
-    return f"Doubling {order[0]} brings most as far as the fit tells; {' and '.join(near)} may too."
+    first = max(sure, key=lambda what: sure[what].middle)
+    head = "Doubling" if len(known) == len(gains) else "Of those, doubling"
+    rivals = [what for what in known if what != first and known[what].high >= sure[first].low]
+    if not rivals:
+        return f"{head} {first} brings most."
+    return f"{head} {first} lowers it; {' and '.join(rivals)} may bring as much."
 
 
 def described(option: Option) -> str:
