@@ -112,6 +112,31 @@ def test_an_optimiser_that_was_asked_for_gets_a_rate_that_suits_it(
     assert (optim.optimizer, optim.lr) == (optimizer, lr)
 
 
+@pytest.mark.parametrize(
+    ("method", "side", "scaled"),
+    [
+        ("simclr", 32, "sqrt"),
+        ("relicv2", 32, "none"),
+        ("moclr", 32, "none"),
+        ("mocov3", 32, "none"),
+        ("byol", 32, "linear"),
+        ("relicv2", 100, "sqrt"),
+        ("mae", 32, "linear"),
+    ],
+)
+def test_how_rates_follow_small_batches(store, method, side, scaled):
+    config = choose(of_size(store, 5000, side), LAPTOP, {"method": method}).config
+    assert config.optim.scale_lr == scaled
+
+
+def test_an_optimiser_that_was_asked_for_gets_its_rate_in_short_runs(store):
+    for method, optimizer, lr in (("byol", "sgd", 0.2), ("dino", "lars", 0.3)):
+        asked = {"method": method, "optim.optimizer": optimizer}
+        config = choose(of_size(store, 5000, 32), LAPTOP, asked).config
+        assert (config.optim.optimizer, config.optim.lr) == (optimizer, lr)
+    assert config.options["out"] == 2048
+
+
 @pytest.mark.parametrize("model", ["wide_resnet50_2", "resnext50_32x4d", "seresnet50"])
 def test_every_network_of_the_family_is_a_resnet(store, model):
     config = choose(of_size(store, 5000, 200), CLUSTER, {"model.name": model}).config

@@ -67,9 +67,11 @@ class OptimConfig(Settings):
     optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
     """LARS and SGD move with momentum; LARS also scales each layer's step to its weights."""
     lr: float = Field(1.5e-4, gt=0)
-    """Peak learning rate at 256 images a step; multiplied by batch size / 256."""
+    """Peak learning rate at 256 images a step."""
     min_lr: float = Field(0.0, ge=0)
     """Learning rate that the cosine ends at, also at 256 images a step."""
+    scale_lr: Literal["linear", "sqrt", "none"] = "linear"
+    """How both follow the batch: times batch size / 256, times its square root, or not at all."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates; LARS and SGD take the first as their momentum."""
     eps: float = Field(1e-8, gt=0)

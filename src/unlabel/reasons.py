@@ -9,7 +9,7 @@ import torch
 from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
 from unlabel.machine import Machine
-from unlabel.training.schedule import warmup_steps
+from unlabel.training.schedule import scale_lr, warmup_steps
 from unlabel.training.setup import precision
 
 OPTIMISER = ("optim.optimizer", "optim.lr", "optim.schedule")
@@ -33,7 +33,8 @@ def reasons(
     """
     optim, recipe = config.optim, f"{config.method}'s recipe"
     warm = warmup_steps(optim, config.steps)
-    rates = f"{config.batch_size} images a step make it {optim.lr * config.batch_size / 256:.2g}"
+    peak = optim.lr * scale_lr(optim, config.batch_size)
+    rates = f"{config.batch_size} images a step make it {peak:.2g}"
     found = {
         "device": _device(machine),
         "precision": _precision(config, machine),

@@ -41,9 +41,16 @@ SMALL_CROP = 0.2
 """Least share of a small image that a large crop covers (MoCo v3's for ResNets)."""
 STRONG_COLOURS = ("simclr", "swav")
 """Recipes with twice the jitter of the others."""
-SMALL_BATCH_SGD = {"optimizer": "sgd", "lr": 0.2, "betas": (0.9, 0.999), "weight_decay": 5e-4}
+SMALL_BATCH_SGD = {
+    "optimizer": "sgd",
+    "lr": 0.2,
+    "scale_lr": "sqrt",
+    "betas": (0.9, 0.999),
+    "weight_decay": 5e-4,
+}
 """In its place for ResNets. The decay is that of Lightly's CIFAR-10 benchmark; its rate is 0.12 at
-256 images for 200 epochs and more, and ours, for shorter runs, is higher (not tuned)."""
+256 images for 200 epochs and more, and ours, for shorter runs, is higher (not tuned). The root of
+the batch is SimCLR's rule for small ones."""
 SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
 """In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -153,7 +160,7 @@ def _adapt(
     if short and convolutional:
         pick("model.enlarge", 2, "faster: the first stage sees one cell every second pixel")
     if short:
-        for key, value in method.short_run.items():
+        for key, value in _short_run(method, pick.settings.get("optim.optimizer")).items():
             pick(key, value, "for short runs on small images")
     if issubclass(method.Options, ViewOptions) and size <= SMALL:
         pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
@@ -164,6 +171,15 @@ def _adapt(
         if method.Options.model_fields["colours"].default in STRONG_COLOURS:
             pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
     _adapt_optimizer(pick, method, convolutional, batch)
+
+
+def _short_run(method: type[Method], optimizer: str | None) -> Mapping[str, Any]:
+    """The method's settings for short runs; another optimiser that is asked for has its own."""
+    settings = method.short_run
+    chosen = settings.get("optim.optimizer", method.recipe.optimizer)
+    if optimizer in (None, chosen):
+        return settings
+    return {key: value for key, value in settings.items() if not key.startswith("optim.")}
 
 
 def _adapt_optimizer(pick: _Picker, method: type[Method], convolutional: bool, batch: int) -> None:

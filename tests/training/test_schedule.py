@@ -50,8 +50,10 @@ def test_every_rate_is_positive_and_at_most_the_peak(steps: int, schedule: str, 
         assert 0 <= learning_rate(optim, step, steps, 512) <= 1.0
 
 
-def test_peak_scales_with_the_batch():
-    assert max(rates(batch=1024)) == pytest.approx(4 * max(rates(batch=256)))
+@pytest.mark.parametrize(("how", "factor"), [("linear", 4), ("sqrt", 2), ("none", 1)])
+def test_rates_scale_with_the_batch(how: str, factor: float):
+    usual = rates(batch=256, min_lr=0.1)
+    assert rates(batch=1024, min_lr=0.1, scale_lr=how) == pytest.approx([factor * r for r in usual])
 
 
 def test_weight_decay_is_constant_or_a_cosine_to_its_end():

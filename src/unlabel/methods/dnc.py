@@ -25,7 +25,7 @@ from unlabel.errors import ConfigError, DataError, InputMissing
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.frozen import Frozen
 from unlabel.methods.parts.heads import mlp
-from unlabel.methods.parts.momentum import SHORT_RUN
+from unlabel.methods.parts.momentum import SHORT_CONTRASTIVE_RUN
 from unlabel.methods.parts.multicrop import Colours, ViewOptions, large_crops, view_spec
 from unlabel.methods.parts.regression import distances
 from unlabel.methods.registry import get_method
@@ -81,7 +81,7 @@ class DnC(Method):
     recipe: ClassVar[OptimConfig] = OptimConfig(
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=0.01
     )
-    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_CONTRASTIVE_RUN
     Options: ClassVar[type[Settings]] = DnCOptions
 
     def __init__(self, backbone: Backbone, options: DnCOptions, data: DataInfo) -> None:

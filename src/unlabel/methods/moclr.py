@@ -18,7 +18,7 @@ from unlabel.data.spec import Batch
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.contrast import match_keys
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
+from unlabel.methods.parts.momentum import SHORT_CONTRASTIVE_RUN, target_decay
 from unlabel.methods.parts.multicrop import (
     Colours,
     ViewOptions,
@@ -56,7 +56,7 @@ class MoCLR(Method):
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=0.01
     )
     horizon: ClassVar[bool] = True
-    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_CONTRASTIVE_RUN
     Options: ClassVar[type[Settings]] = MoCLROptions
 
     def __init__(self, backbone: Backbone, options: MoCLROptions, data: DataInfo) -> None:

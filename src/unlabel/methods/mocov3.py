@@ -20,7 +20,7 @@ from unlabel.errors import ConfigError
 from unlabel.methods.base import DataInfo, Losses, Method, Progress
 from unlabel.methods.parts.contrast import match_keys
 from unlabel.methods.parts.heads import Encoder, mlp
-from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
+from unlabel.methods.parts.momentum import SHORT_CONTRASTIVE_RUN, target_decay
 from unlabel.methods.parts.multicrop import (
     Colours,
     ViewOptions,
@@ -67,7 +67,7 @@ class MoCoV3(Method):
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1e-6, warmup=10 / 300
     )
     horizon: ClassVar[bool] = True
-    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_CONTRASTIVE_RUN
     Options: ClassVar[type[Settings]] = MoCoV3Options
 
     def __init__(self, backbone: Backbone, options: MoCoV3Options, data: DataInfo) -> None:

@@ -27,7 +27,7 @@ from unlabel.methods.parts.invariance import (
     log_likelihoods,
     unit,
 )
-from unlabel.methods.parts.momentum import SHORT_RUN, target_decay
+from unlabel.methods.parts.momentum import SHORT_CONTRASTIVE_RUN, target_decay
 from unlabel.methods.parts.multicrop import (
     LARGE,
     MultiCropOptions,
@@ -88,7 +88,7 @@ class RELICv2(Method):
         optimizer="lars", lr=0.3, betas=(0.9, 0.999), weight_decay=1.5e-6, warmup=0.01
     )
     horizon: ClassVar[bool] = True
-    short_run: ClassVar[Mapping[str, Any]] = SHORT_RUN
+    short_run: ClassVar[Mapping[str, Any]] = SHORT_CONTRASTIVE_RUN
     Options: ClassVar[type[Settings]] = RELICv2Options
 
     def __init__(self, backbone: Backbone, options: RELICv2Options, data: DataInfo) -> None:

@@ -92,7 +92,12 @@ class SwAV(Method):
     )
     horizon: ClassVar[bool] = True
     short_run: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"options.epsilon": 0.03, "optim.optimizer": "adamw", "optim.lr": 2e-3}
+        {
+            "options.epsilon": 0.03,
+            "options.queue": 0,
+            "optim.optimizer": "adamw",
+            "optim.lr": 2e-3,
+        }
     )
     Options: ClassVar[type[Settings]] = SwAVOptions
 

@@ -9,6 +9,8 @@ from unlabel.config import OptimConfig
 
 STEP_AT = 7 / 8
 """Share of a ``step`` run at the full rate (data-scaling study, section 1)."""
+POWERS = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
+"""Of the batch size in a learning rate."""
 
 
 def weight_decay(optim: OptimConfig, step: int, steps: int) -> float:
@@ -36,15 +38,19 @@ def shared_steps(optim: OptimConfig, short: int, long: int, batch_size: int) -> 
     return next((k for k in range(short) if rate(k, short) != rate(k, long)), short)
 
 
+def scale_lr(optim: OptimConfig, batch_size: int) -> float:
+    """Factor of the learning rates, which are those at 256 images."""
+    return (batch_size / 256) ** POWERS[optim.scale_lr]
+
+
 def learning_rate(optim: OptimConfig, step: int, steps: int, batch_size: int) -> float:
     """Learning rate of update ``step`` (from 0) of a run of ``steps`` updates.
 
     It climbs linearly over ``warmup_steps`` updates, then follows the schedule:
     ``cosine`` to ``min_lr``; ``step`` to a tenth for the last eighth; ``constant`` and then
-    linearly towards zero over the last ``optim.decay``. Peak and floor scale with the batch size
-    over 256.
+    linearly towards zero over the last ``optim.decay``. Peak and floor scale with the batch.
     """
-    scale = batch_size / 256
+    scale = scale_lr(optim, batch_size)
     peak, floor = optim.lr * scale, optim.min_lr * scale
     warmup = warmup_steps(optim, steps)
     if step < warmup:
