@@ -69,14 +69,14 @@ def test_noise_is_not_extended():
     beyond = grid(chinchilla, models=(300.0,), images=(1e3,), samples=(60e6,))
     found = predict(fit, beyond)
     assert found["val_loss_predicted"].isna().all()
-    assert found["note"].str.contains("not a fifth better than").all()
+    assert found["val_loss_note"].str.contains("not a fifth better than").all()
 
 
 def test_far_beyond_the_table_nothing_is_said():
     fit = Fit(grid(chinchilla))
     (row,) = predict(fit, grid(chinchilla, (20.0,), (1e5,), (16e6 * 20,))).itertuples()
     assert np.isnan(row.val_loss_predicted)
-    assert "20.0 times beyond" in row.note
+    assert "20.0 times beyond" in row.val_loss_note
 
 
 def test_inside_the_table_the_loss_is_known():

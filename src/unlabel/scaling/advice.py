@@ -22,7 +22,7 @@ from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import Fit
 from unlabel.scaling.outlook import Gain, Outlook, Place
 from unlabel.scaling.predict import PREDICTED
-from unlabel.scaling.table import LOSS, accuracies, read_runs
+from unlabel.scaling.table import LOSS, accuracies, main_source, read_runs
 from unlabel.scaling.teaching import next_run
 from unlabel.scaling.wording import described, told, whether_enough, which_brings_most
 
@@ -87,7 +87,7 @@ class Adviser:
 
     def __init__(self, runs: pd.DataFrame) -> None:
         """``runs`` are of one method; those of further sources of images serve the fit alone."""
-        self.runs = runs[runs["source"] == runs["source"].mode()[0]]
+        self.runs = runs[runs["source"] == main_source(runs)]
         self.most = float(self.runs["unique_images"].max())
         sizes = self.runs.groupby("model")["params_m"].first().sort_values()
         longest = float(self.runs["samples_seen"].max())
@@ -263,7 +263,7 @@ class Adviser:
                 f"They buy no run: the cheapest model takes {duration(HOUR * least)} for the "
                 "table's shortest length."
             )
-        why = outlook.losses([cheapest])["note"].iloc[0]
+        why = outlook.losses([cheapest])["val_loss_note"].iloc[0]
         return f"The fit says nothing of the runs that they buy: {why}."
 
     def _teaching(self, outlook: Outlook, leader: Place) -> Iterator[str]:

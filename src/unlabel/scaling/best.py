@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from unlabel.scaling.table import LOSS, accuracies
@@ -107,5 +108,5 @@ def best_table(found: list[Best]) -> Table:
         row = [images, b.column, f"{b.model}, {b.samples_seen:,.0f} seen", f"{b.value:.4g}"]
         row += [b.other, f"{b.other_value:.4g}"] if b.other else ["", ""]
         answer = {None: "", True: "yes", False: "no"}[b.clear]
-        table.add_row(*row, *[answer] * seeds)
+        table.add_row(*map(escape, row), *[answer] * seeds)
     return table

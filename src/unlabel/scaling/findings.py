@@ -9,11 +9,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import pearsonr, spearmanr
 
 from unlabel.scaling.best import NOISE, Best, best_models, best_table, seed_noise
-from unlabel.scaling.table import LOSS, accuracies
+from unlabel.scaling.table import LOSS, accuracies, main_source
 
 MARGIN = 0.005
 """How much worse than the largest data's a loss must be, where seeds do not say how much is noise
@@ -37,6 +38,11 @@ def overfitting(runs: pd.DataFrame) -> pd.DataFrame:
         largest data's loss at the same length is lower by more than the margin; and
         ``worse_features``, where the first downstream figure of such a shorter run was higher.
     """
+    methods = runs.groupby("method", sort=False)  # whose losses, and their noise, are of one kind
+    return pd.concat([_overfitting(rows) for _, rows in methods]).loc[runs.index]
+
+
+def _overfitting(runs: pd.DataFrame) -> pd.DataFrame:
     margin = _margin(runs)
     flags = pd.DataFrame(
         False,
@@ -50,8 +56,7 @@ def overfitting(runs: pd.DataFrame) -> pd.DataFrame:
         if found:
             flags.loc[rows.index, "worse_features"] = _beaten(rows, found[0], lower=False) > 0
     for _, rows in runs.groupby(SAME_LENGTH):
-        source = rows["source"].mode()[0]
-        own = rows[rows["source"] == source]
+        own = rows[rows["source"] == main_source(rows)]
         ample = own.loc[own["unique_images"] == own["unique_images"].max(), LOSS].mean()
         flags.loc[own.index, "more_data_was_better"] = own[LOSS] > ample + margin
     return flags
@@ -65,7 +70,7 @@ def _margin(runs: pd.DataFrame) -> float:
 
 def _beaten(rows: pd.DataFrame, column: str, *, lower: bool) -> pd.Series:
     """By how much the best of the shorter runs is better than each."""
-    values = rows.groupby("samples_seen")[column].mean().sort_index()
+    values = rows.groupby("samples_seen")[column].mean().dropna().sort_index()
     best = (values.cummin() if lower else values.cummax()).shift()
     worse = (values - best) if lower else (best - values)
     return rows["samples_seen"].map(worse).fillna(-np.inf)
@@ -76,6 +81,7 @@ class Correlation:
     """Of a loss and a downstream figure.
 
     Attributes:
+        method: of the runs.
         loss: column of the loss.
         figure: column of the figure.
         which: of which runs.
@@ -86,6 +92,7 @@ class Correlation:
         rank: Spearman's.
     """
 
+    method: str
     loss: str
     figure: str
     which: str
@@ -97,7 +104,15 @@ class Correlation:
 
 
 def correlations(runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation]:
-    """Of each loss with each downstream figure, over all runs, those that overfit and the rest."""
+    """Of each loss with each downstream figure, over all runs, those that overfit and the rest.
+
+    Each method's by itself: their losses are of different kinds.
+    """
+    for method, rows in runs.groupby("method", sort=False):
+        yield from _correlations(str(method), rows, overfit[rows.index])
+
+
+def _correlations(method: str, runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation]:
     sets = {"all": runs, "not overfit": runs[~overfit], "overfit": runs[overfit]}
     for loss in ("train_loss", LOSS):
         if loss not in runs:
@@ -110,25 +125,40 @@ def correlations(runs: pd.DataFrame, overfit: pd.Series) -> Iterator[Correlation
                     low, high = map(float, found.confidence_interval())
                     rank = float(spearmanr(known[loss], known[figure]).statistic)
                     r = float(found.statistic)
-                    yield Correlation(loss, figure, which, len(known), r, low, high, rank)
+                    yield Correlation(method, loss, figure, which, len(known), r, low, high, rank)
 
 
 def crossovers(runs: pd.DataFrame) -> Iterator[str]:
     """For each pair of models, from how many images on the larger has the lower loss.
 
-    In between two amounts of data it is interpolated in the logarithm of their number.
+    In between two amounts of data it is interpolated in the logarithm of their number. Where seeds
+    say how much is noise, smaller differences count as none.
     """
+    several = [name for name in ("method", "source") if runs[name].nunique() > 1]
+    for (method, source), rows in runs.groupby(["method", "source"], sort=False):
+        names = {"method": method, "source": source}
+        head = "".join(f"{names[name]}: " for name in several)
+        noise = NOISE * np.sqrt(2) * (seed_noise(rows, LOSS) or 0.0)
+        for large, small, samples, gain in _differences(rows):
+            yield f"{head}{large} beats {small} after {samples:,.0f} samples {_from(gain, noise)}"
+
+
+def _differences(runs: pd.DataFrame) -> Iterator[tuple[str, str, float, pd.Series]]:
+    """The larger and the smaller model, the length, and by how much the larger's loss is lower."""
     sizes = runs.groupby("model")["params_m"].first().sort_values()
-    mean = runs.groupby(["method", "source", "samples_seen", "unique_images", "model"])[LOSS].mean()
+    mean = runs.groupby(["samples_seen", "unique_images", "model"])[LOSS].mean()
     table = mean.unstack("model")
     for small, large in combinations(sizes.index, 2):
         gains = (table[small] - table[large]).dropna()
-        for key, gain in gains.groupby(level=[0, 1, 2]):
+        for samples, gain in gains.groupby(level=0):
             if len(gain) > 1:
-                yield f"{large} beats {small} after {key[2]:,.0f} samples {_from(gain)}"
+                yield str(large), str(small), float(samples), gain
 
 
-def _from(gain: pd.Series) -> str:
+def _from(gain: pd.Series, noise: float) -> str:
+    if (gain.abs() <= noise).all():
+        return "nowhere by more than the noise of seeds, nor is beaten"
+    gain = gain.where(gain.abs() > noise, 0.0)
     images = np.log(gain.index.get_level_values("unique_images").to_numpy(float))
     values = gain.to_numpy()
     if (values > 0).all():
@@ -178,13 +208,15 @@ class Findings:
             f"{counts['worse_features']}."
         )
         yield best_table(self.best)
-        yield from self.crossovers
+        yield from map(escape, self.crossovers)
         if self.correlations:
             table = Table(title="Correlation with downstream figures", title_justify="left")
-            for name in ("loss", "figure", "runs", "number", "r", "95 % interval", "rank"):
+            several = len({c.method for c in self.correlations}) > 1
+            names = ("loss", "figure", "runs", "number", "r", "95 % interval", "rank")
+            for name in ("method",) * several + names:
                 table.add_column(name)
             for c in self.correlations:
                 interval = f"{c.low:+.2f} to {c.high:+.2f}"
-                row = (c.loss, c.figure, c.which, str(c.runs), f"{c.r:+.3f}", interval)
-                table.add_row(*row, f"{c.rank:+.3f}")
+                row = (c.method,) * several + (c.loss, c.figure, c.which, str(c.runs))
+                table.add_row(*map(escape, row), f"{c.r:+.3f}", interval, f"{c.rank:+.3f}")
             yield table

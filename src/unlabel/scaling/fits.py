@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 
 from unlabel.atomic import write_text_atomic
@@ -19,7 +20,7 @@ from unlabel.scaling.downstream import Downstream
 from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import INSIDE, OVERFIT, Fit
 from unlabel.scaling.predict import PREDICTED, predict
-from unlabel.scaling.table import KIND, accuracies, read_runs, read_table, write_runs
+from unlabel.scaling.table import KIND, UNNAMED, accuracies, read_runs, read_table, write_runs
 
 EDGES = {
     "model": "largest model",
@@ -34,15 +35,23 @@ class Fits:
 
     Attributes:
         by_method: the fits.
+        refused: why there is no fit, of the other methods.
         findings: what shows without a fit.
         downstream: for each method, a line from the loss for each downstream figure.
     """
 
-    def __init__(self, by_method: Mapping[str, Fit], runs: pd.DataFrame) -> None:
-        self.by_method = by_method
+    def __init__(self, runs: pd.DataFrame) -> None:
+        """``runs`` are as `read_runs` gives them."""
+        self.by_method: dict[str, Fit] = {}
+        self.refused: dict[str, str] = {}
+        for name, rows in runs.groupby("method", sort=False):
+            try:
+                self.by_method[str(name)] = Fit(rows)
+            except DataError as error:
+                self.refused[str(name)] = str(error)
         self.findings = Findings.of(runs)
         self.downstream: dict[str, list[Downstream]] = {}
-        for method in by_method:
+        for method in self.by_method:
             rows = runs[runs["method"] == method]
             overfit = self.findings.overfit[rows.index]
             self.downstream[method] = [
@@ -66,12 +75,15 @@ class Fits:
         Where the table has one method, rows need not name it.
 
         Raises:
-            DataError: the table has no runs of a row's method.
+            DataError: the table has no runs of a row's method, or too few.
         """
+        wanted = self._of_known_sources(wanted)
         only = next(iter(self.by_method)) if len(self.by_method) == 1 else None
         parts = []
         for method, rows in wanted.groupby("method", sort=False):
             name = only if method == "any" and only else str(method)
+            if name in self.refused:
+                raise DataError(f"{name}: {self.refused[name]}")
             if name not in self.by_method:
                 raise DataError(
                     f"The table has no runs of method {method}; it has: "
@@ -85,6 +97,14 @@ class Fits:
                 columns=[*wanted.columns.difference(self.predicted, sort=False), *self.predicted]
             )
         )
+
+    def _of_known_sources(self, wanted: pd.DataFrame) -> pd.DataFrame:
+        """Data sets by the names that the table knows them by; where it has one, it is meant."""
+        known = self.findings.runs["source"].unique()
+        sources = wanted["source"].where(~wanted["dataset"].isin(known), wanted["dataset"])
+        if len(known) == 1:
+            sources = sources.mask(wanted["dataset"] == UNNAMED, known[0])
+        return wanted.assign(source=sources)
 
     def _with_figures(self, method: str, rows: pd.DataFrame) -> pd.DataFrame:
         """Figures of the rows that are known not to overfit."""
@@ -104,6 +124,7 @@ class Fits:
         return _known(
             {
                 "methods": {method: fit.as_dict() for method, fit in self.by_method.items()},
+                "without_a_fit": self.refused,
                 "downstream": lines,
                 "overfit": found.runs[list(KIND)].join(found.flags).to_dict("records"),
                 "best": [asdict(best) for best in found.best],
@@ -114,12 +135,14 @@ class Fits:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.findings
+        for method, reason in self.refused.items():
+            yield escape(f"{method}: {reason}")
         for method, fit in self.by_method.items():
             yield _table(method, fit)
             for axis in EDGES:
-                if axis in fit.errors and (reason := fit.why_not(axis)):
-                    yield f"Nothing is said there: {reason}."
-            yield from map(_line, self.downstream[method])
+                if axis in fit.errors and (why := fit.why_not(axis)):
+                    yield f"Nothing is said there: {why}."
+            yield from (escape(_line(line)) for line in self.downstream[method])
 
 
 def fit_table(
@@ -155,7 +178,9 @@ def fit_table(
         there = ", ".join(map(str, runs["dataset"].unique()))
         raise UsageError(f"--exclude-dataset {unknown[0]}: {path} has {there}.")
     runs = runs[~(runs["dataset"].isin(exclude) | runs["source"].isin(exclude))]
-    fits = Fits({str(m): Fit(rows) for m, rows in runs.groupby("method", sort=False)}, runs)
+    if runs.empty:
+        raise DataError(f"{path}: no runs are left. Exclude fewer data sets.")
+    fits = Fits(runs)
     if to_predict and out and wanted is not None:
         rows = read_table(to_predict).drop(columns=fits.predicted, errors="ignore")
         write_runs(rows.join(fits.predict(wanted)[fits.predicted]), out)
@@ -191,7 +216,7 @@ def _line(line: Downstream) -> str:
 def _table(method: str, fit: Fit) -> Table:
     """Errors of every form on the rows that it had not seen, beside the baselines'."""
     title = f"{method}: {len(fit.runs)} runs; error of the loss where these were held out, in %"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("form")
     axes = [axis for axis in EDGES if axis in fit.errors]
     for axis in axes:

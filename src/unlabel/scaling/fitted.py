@@ -33,7 +33,7 @@ class Scale:
     def of(cls, runs: pd.DataFrame) -> Scale:
         """Geometric means; the source with the most rows comes first."""
         middle = np.log(runs[list(NUMBERS)].to_numpy(float)).mean(0)
-        sources = tuple(runs["source"].value_counts(sort=True).index)
+        sources = tuple(runs["source"].value_counts(sort=True).index)  # as `main_source` counts
         return cls(middle, float(np.median(runs[LOSS])), sources)
 
     def points(self, runs: pd.DataFrame) -> Points:

@@ -72,7 +72,7 @@ class Outlook:
         notes = predict(self.fit, rows)
         silent = notes["val_loss_predicted"].isna()
         if silent.any():
-            return Gain(np.nan, np.nan, np.nan, notes.loc[silent, "note"].iloc[-1])
+            return Gain(np.nan, np.nan, np.nan, notes.loc[silent, "val_loss_note"].iloc[-1])
         logs = np.array([fitted.log_loss(rows) for fitted in self.fit.forms])
         spreads = np.array([_spread_of_difference(fitted, rows) for fitted in self.fit.forms])
         overfit = bool(self.fit.excess(rows)[1] > OVERFIT)
@@ -85,7 +85,7 @@ class Outlook:
         )
         # A higher loss is a negative gain, so that the ends change places.
         gain, low, high = 1 - np.exp([middle, middle + width, middle - width])
-        return Gain(float(gain), float(low), float(high), note=str(notes["note"].iloc[1]))
+        return Gain(float(gain), float(low), float(high), note=str(notes["val_loss_note"].iloc[1]))
 
     def overfits(self, place: Place) -> bool:
         """Whether more images alone would lower its loss by more than the margin."""

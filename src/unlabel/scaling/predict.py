@@ -16,7 +16,7 @@ FARTHEST = {"model": 8.0, "data": 16.0, "length": 4.0}
 WITHIN = 1.001
 """Factor by which a row may pass the edge and still count as inside."""
 Z95 = 1.96
-PREDICTED = ("val_loss_predicted", "val_loss_low", "val_loss_high", "note")
+PREDICTED = ("val_loss_predicted", "val_loss_low", "val_loss_high", "val_loss_note")
 
 
 class Beyond(NamedTuple):
@@ -44,7 +44,7 @@ def predict(fit: Fit, wanted: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``wanted`` with ``val_loss_predicted``, ``val_loss_low`` and ``val_loss_high``, and
-        ``note``: why nothing is said, or what could not be checked.
+        ``val_loss_note``: why nothing is said, or what could not be checked.
     """
     fit.refit()
     logs = np.array([fitted.log_loss(wanted) for fitted in fit.forms])

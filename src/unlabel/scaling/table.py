@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,15 @@ from unlabel.errors import DataError, InputMissing, UsageError
 NUMBERS = ("params_m", "unique_images", "samples_seen")
 """What a loss is a function of: millions of parameters, images that differ, and images seen."""
 LOSS = "val_loss"
+UNNAMED = "images"
+"""Of a data set whose name is not given."""
 KIND = ("method", "model", "dataset", *NUMBERS, "seed")
 """What makes a row one run and not another."""
-ACCURACIES = re.compile(r"knn|linear|finetune|top1|accuracy|_acc\b|^acc", re.IGNORECASE)
+ACCURACIES = re.compile(r"knn|linear|finetune|top1|accuracy|_acc\b|^acc\d*$", re.IGNORECASE)
+SHARE = re.compile(r"-(?P<percent>[\d.]+)%?$")
+"""The end of a data set's name that may be a share of it, in per cent."""
+NEAR = 0.1
+"""By how much images may differ from the share in their name."""
 
 
 def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
@@ -25,7 +32,8 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
 
     Columns that a table need not have are filled in: ``method`` ("any"), ``dataset`` ("images"),
     ``seed`` (0) and ``params_m`` from ``parameters``. ``source`` is the data set without the share
-    at the end of its name: "in1k" of "in1k-10".
+    at the end of its name: "in1k" of "in1k-10", unless the numbers of images show that it is none,
+    as of cifar-10 and cifar-100. Downstream figures that are not numbers count as not known.
 
     Args:
         path: a ``.csv`` or ``.parquet`` file.
@@ -33,10 +41,12 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
 
     Raises:
         InputMissing: there is no such file.
-        DataError: it cannot be read, a column is missing, or a row has no positive number where
-            there must be one, or stands twice.
+        DataError: it cannot be read, a column is missing, a row has no name or no positive number
+            where there must be one, or stands twice, or a model has two sizes.
     """
     runs = read_table(path)
+    if runs.empty:
+        raise DataError(f"{path} has no rows.")
     if "params_m" not in runs and "parameters" in runs:
         runs["params_m"] = pd.to_numeric(runs["parameters"], errors="coerce") / 1e6
     needed = ["model", *NUMBERS, *([LOSS] if losses else [])]
@@ -53,9 +63,16 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
                 f"{path}, row {wrong[0] + 1} ({runs['model'][wrong[0]]}): {name} is not a number "
                 f"above 0. {len(wrong)} of {len(runs)} rows are so: fill them in or leave them out."
             )
-    for name, value in (("method", "any"), ("dataset", "images"), ("seed", 0)):
+    for name, value in (("method", "any"), ("dataset", UNNAMED), ("seed", 0)):
         runs[name] = runs[name].fillna(value) if name in runs else value
-    runs["source"] = runs["dataset"].astype(str).str.replace(r"-[\d.]+%?$", "", regex=True)
+    for name in ("model", "method", "dataset"):
+        runs[name] = runs[name].map(_name)
+    _check_models(path, runs)
+    runs["source"] = _sources(runs)
+    for name in runs.columns:
+        if ACCURACIES.search(name) or name == "train_loss":
+            numbers = pd.to_numeric(runs[name], errors="coerce").astype(float)
+            runs[name] = numbers.where(np.isfinite(numbers))
     twice = runs.index[runs.duplicated(list(KIND))]
     if losses and len(twice):
         row = runs.loc[twice[0]]
@@ -64,6 +81,40 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
             f"{row['samples_seen']:,.0f} stands twice. Give repetitions a column seed."
         )
     return runs
+
+
+def main_source(runs: pd.DataFrame) -> str:
+    """The source with the most rows; of equals, the one that comes first."""
+    return str(runs["source"].value_counts(sort=True).index[0])
+
+
+def _name(value: Any) -> str:
+    """A name as it was written: a column of numbers with gaps is read as 1.0, 2.0."""
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _check_models(path: Path, runs: pd.DataFrame) -> None:
+    unnamed = runs.index[runs["model"].str.strip() == ""]
+    if len(unnamed):
+        raise DataError(f"{path}, row {unnamed[0] + 1}: model is empty. Name it.")
+    sizes = runs.groupby(["method", "model"])["params_m"].agg(["min", "max"])
+    if len(two := sizes[sizes["max"] > 1.01 * sizes["min"]]):
+        low, high = two.iloc[0]
+        raise DataError(
+            f"{path}: model {two.index[0][1]} has {low:.4g} and {high:.4g} million parameters. "
+            "Give models of two sizes two names."
+        )
+
+
+def _sources(runs: pd.DataFrame) -> pd.Series:
+    """Each row's data set, without its share."""
+    stems = runs["dataset"].str.replace(SHARE, "", regex=True)
+    percent = pd.to_numeric(runs["dataset"].str.extract(SHARE)["percent"], errors="coerce")
+    whole = runs["unique_images"] / percent.fillna(100)
+    spread = whole.groupby(stems).transform(lambda values: values.max() / values.min())
+    return stems.where(~(spread > (1 + NEAR) ** 2), runs["dataset"])
 
 
 def write_runs(runs: pd.DataFrame, path: Path) -> Path:
@@ -86,7 +137,8 @@ def write_runs(runs: pd.DataFrame, path: Path) -> Path:
 
 def accuracies(runs: pd.DataFrame) -> list[str]:
     """Columns that say how good the features are downstream."""
-    return [name for name in runs.columns if ACCURACIES.search(name) and runs[name].notna().any()]
+    named = [name for name in runs.columns if ACCURACIES.search(name)]
+    return [name for name in named if runs[name].dtype.kind in "if" and runs[name].notna().any()]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -99,6 +151,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputMissing(f"There is no table at {path}.")
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DataError(f"{path} cannot be read as a table (.csv or .parquet): {error}") from None
+    return table.reset_index(drop=True)

@@ -1,0 +1,175 @@
+"""Tables as people have them: other columns, names and gaps, several methods and data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlabel.cli import run
+from unlabel.errors import DataError
+from unlabel.scaling.findings import Findings, correlations, crossovers, overfitting
+from unlabel.scaling.fits import fit_table
+from unlabel.scaling.table import accuracies, main_source, read_runs
+
+
+def grid(**columns: object) -> pd.DataFrame:
+    """Twelve runs: two models, two amounts of images and three lengths; the last two overfit."""
+    rows = [
+        {"model": model, "params_m": size, "unique_images": images, "samples_seen": samples}
+        for model, size in (("s", 5.0), ("b", 20.0))
+        for images in (1000.0, 10_000.0)
+        for samples in (1e4, 2e4, 4e4)
+    ]
+    runs = pd.DataFrame(rows)
+    loss = 0.3 + 30 / runs["unique_images"] + 100 / runs["samples_seen"] - runs["params_m"] / 1e3
+    loss += 0.04 * (runs["samples_seen"] / runs["unique_images"] > 30)
+    return runs.assign(val_loss=loss, knn=1 - loss, **columns)
+
+
+def read(path: Path, table: pd.DataFrame, **options: bool) -> pd.DataFrame:
+    table.to_csv(path / "runs.csv", index=False)
+    return read_runs(path / "runs.csv", **options)
+
+
+def test_methods_do_not_share_their_noise(tmp_path: Path):
+    quiet = read(tmp_path, grid(method="simmim", seed=0))
+    noisy = [grid(method="dino", seed=k).assign(val_loss=lambda t: 15 + t.val_loss) for k in (0, 1)]
+    noisy[1]["val_loss"] *= 1.02
+    both = read(tmp_path, pd.concat([grid(method="simmim", seed=0), *noisy]))
+    assert overfitting(quiet).to_numpy().sum() > 0
+    assert overfitting(both)[:12].equals(overfitting(quiet))
+
+
+def test_correlations_are_of_one_method(tmp_path: Path):
+    other = grid(method="other").assign(val_loss=lambda t: 15 * t.val_loss, knn=lambda t: t.knn + 1)
+    runs = read(tmp_path, pd.concat([grid(method="one"), other]))
+    found = list(correlations(runs, Findings.of(runs).overfit))
+    assert {c.method for c in found} == {"one", "other"}
+    assert all(c.r == pytest.approx(-1) for c in found)
+
+
+def test_crossovers_say_whose_they_are(tmp_path: Path):
+    runs = read(tmp_path, pd.concat([grid(method="one"), grid(method="other")]))
+    assert all(line.startswith(("one: b beats s", "other: b beats s")) for line in crossovers(runs))
+    assert next(iter(crossovers(runs[runs["method"] == "one"]))).startswith("b beats s")
+
+
+def test_differences_within_the_noise_are_no_crossover(tmp_path: Path):
+    seeds = [grid(seed=k).assign(val_loss=lambda t, k=k: t.val_loss + 0.1 * k) for k in (0, 1)]
+    runs = read(tmp_path, pd.concat(seeds))
+    assert all("nowhere by more than the noise of seeds" in line for line in crossovers(runs))
+
+
+def test_a_figure_with_a_gap_still_gets_worse(tmp_path: Path):
+    knn = [0.9, np.nan, 0.5] + [0.5] * 9
+    assert overfitting(read(tmp_path, grid().assign(knn=knn)))["worse_features"][2]
+
+
+def test_columns_that_are_no_figures(tmp_path: Path):
+    words = grid(accelerator="H100", finetune_recipe="long", train_loss="diverged")
+    assert accuracies(read(tmp_path, words)) == ["knn"]
+    gaps = grid(train_loss=np.inf)
+    gaps["knn"] = ["-", *gaps["knn"][1:].astype(str)]
+    runs = read(tmp_path, gaps)
+    assert runs["knn"].isna().tolist() == [True] + [False] * 11
+    assert runs["train_loss"].isna().all()
+    assert "12 runs" in printed(tmp_path / "runs.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "sources"),
+    [
+        (("cifar-10", "cifar-100"), {"cifar-10", "cifar-100"}),
+        (("in1k-10", "in1k-100"), {"in1k"}),
+        (("in1k-10%", "in1k"), {"in1k"}),
+        (("faces-2", "houses-7"), {"faces-2", "houses-7"}),
+    ],
+)
+def test_a_share_in_a_name_is_told_by_the_images(tmp_path: Path, names: tuple, sources: set):
+    table = grid()
+    share = names[0].startswith("in1k")
+    table["dataset"] = np.where(table["unique_images"] == 1000, *names) if share else names[0]
+    if not share:
+        table = pd.concat([table, grid(dataset=names[1])])
+    assert set(read(tmp_path, table)["source"]) == sources
+
+
+def test_the_main_source_has_most_rows_or_comes_first(tmp_path: Path):
+    table = pd.concat([grid(dataset="zebras"), grid(dataset="apes")])
+    assert main_source(read(tmp_path, table)) == "zebras"
+    assert main_source(read(tmp_path, table[1:])) == "apes"
+
+
+def test_numbers_may_be_names(tmp_path: Path):
+    runs = read(tmp_path, grid(method=1).assign(model=lambda t: t.params_m))
+    assert set(runs["model"]) == {"5", "20"}
+    assert set(runs["method"]) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": None}, "row 1: model is empty"),
+        ({"params_m": 8.0}, "model s has 5 and 8 million parameters"),
+        ({"val_loss": "bad"}, "row 1 .s.: val_loss"),
+    ],
+)
+def test_what_cannot_be_used_is_said(tmp_path: Path, change: dict, message: str):
+    table = grid().astype({"val_loss": object})
+    for name, value in change.items():
+        table.loc[0, name] = value
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, table)
+
+
+def test_the_index_of_a_parquet_file_means_nothing(tmp_path: Path):
+    table = grid()
+    table.index = ["x"] * len(table)
+    table.to_parquet(tmp_path / "runs.parquet")
+    assert overfitting(read_runs(tmp_path / "runs.parquet")).equals(
+        overfitting(read(tmp_path, grid()))
+    )
+
+
+def test_empty_tables(tmp_path: Path):
+    with pytest.raises(DataError, match="has no rows"):
+        read(tmp_path, grid()[:0])
+    grid(dataset="x").to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(DataError, match="no runs are left"):
+        fit_table(tmp_path / "runs.csv", exclude=["x"])
+
+
+def test_a_method_with_few_runs_takes_nothing_from_the_others(tmp_path: Path, capsys):
+    table = pd.concat([grid(method="many"), grid(method="few[/x]")[:3]])
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    fits = fit_table(tmp_path / "runs.csv")
+    assert list(fits.by_method) == ["many"]
+    assert fits.as_dict()["without_a_fit"] == {
+        "few[/x]": "A fit needs at least 8 runs; there are 3."
+    }
+    assert run(["study", "fit", str(tmp_path / "runs.csv")]) == 0
+    assert "few[/x]: A fit needs at least 8 runs" in capsys.readouterr().out
+
+
+def test_rows_to_predict_keep_their_notes_and_need_no_data_set(tmp_path: Path):
+    grid(dataset="plankton").to_csv(tmp_path / "runs.csv", index=False)
+    wanted = grid(note="mine")[["model", "params_m", "unique_images", "samples_seen", "note"]]
+    wanted.to_csv(tmp_path / "wanted.csv", index=False)
+    out = tmp_path / "out.csv"
+    fits = fit_table(tmp_path / "runs.csv", to_predict=tmp_path / "wanted.csv", out=out)
+    found = pd.read_csv(out)
+    assert set(found["note"]) == {"mine"}
+    assert "plankton" in set(fits.findings.runs["source"])
+    assert not found["val_loss_note"].astype(str).str.contains("no runs on images").any()
+
+
+def printed(path: Path) -> str:
+    from rich.console import Console
+
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(Findings.of(read_runs(path)))
+    return capture.get()
