@@ -53,19 +53,21 @@ def test_one_wild_run_hardly_moves_a_fit():
     assert rms(found - np.log(clean["val_loss"])) < 2e-3
 
 
-def test_another_source_of_images_may_lie_off():
+@pytest.mark.parametrize("factor", [1.02, 0.6])
+def test_another_source_of_images_may_lie_off(factor: float):
     runs = pd.concat(
         [grid(chinchilla), grid(chinchilla).iloc[:4].assign(source="other")], ignore_index=True
     )
-    runs.loc[runs["source"] == "other", "val_loss"] *= 1.02
+    runs.loc[runs["source"] == "other", "val_loss"] *= factor
     fitted = fit_form(CHINCHILLA, Scale.of(runs), runs)
-    assert fitted.parameters[-1] == pytest.approx(np.log(1.02), abs=1e-4)
+    assert fitted.parameters[-1] == pytest.approx(np.log(factor), abs=1e-4)
 
 
 def test_noise_is_not_extended():
     draws = np.random.default_rng(0)
     fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.3)))))
-    assert any(fit.why_not(axis) for axis in fit.baselines)
+    assert "inside" in fit.refusals
+    assert {"model high", "length high"} & set(fit.refusals)
     beyond = grid(chinchilla, models=(300.0,), images=(1e3,), samples=(60e6,))
     found = predict(fit, beyond)
     assert found["val_loss_predicted"].isna().all()
@@ -136,3 +138,37 @@ def test_a_corner_that_no_run_has_reached_is_beyond_the_table():
     assert (edge.axis, edge.end, edge.steps) == ("model", "low", pytest.approx(0.5))
     long = grid(chinchilla, (20.0,), (5e3,), (32e6,)).iloc[0]
     assert [edge.axis for edge in beyond(fit, long)] == ["length", "data"]
+
+
+def test_a_part_is_refused_where_a_baseline_knows_as_much():
+    """Losses that chance alone decides; and those that depend on the length alone."""
+    draws = np.random.default_rng(1)
+    images = (1e4, 4e4, 16e4)
+    fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.03))), images=images))
+    inside = grid(chinchilla, (40.0,), (3e4,), (8e6,))
+    assert "inside the table the forms are off by" in predict(fit, inside)["val_loss_note"][0]
+    assert "inside" in fit.refusals
+    length = Fit(grid(lambda row: 0.4 + 40 * row["samples_seen"] ** -0.4, images=images))
+    assert length.errors["data high"] < 0.001
+    assert not set(length.refusals) & {"inside", "length high"}
+
+
+def test_runs_of_nearly_one_length_are_of_one_length():
+    runs = grid(chinchilla)
+    clean = Fit(runs, forms=(CHINCHILLA,))
+    runs.loc[17, "samples_seen"] *= 1.002
+    fit = Fit(runs, forms=(CHINCHILLA,))
+    assert fit.held_out["length high"].tolist() == clean.held_out["length high"].tolist()
+    longer = grid(chinchilla, (80.0,), (1e5,), (32e6,))
+    (edge,) = beyond(fit, longer.iloc[0])
+    assert edge.steps == pytest.approx(0.5)
+    one = runs[runs["samples_seen"] > 15e6].reset_index(drop=True)
+    more = pd.concat([one, one.assign(params_m=160.0, model="m160")], ignore_index=True)
+    why = predict(Fit(more, forms=(CHINCHILLA,)), longer)["val_loss_note"][0]
+    assert "the table has one length only" in why
+
+
+def test_more_sets_of_images_than_runs_can_tell_apart():
+    runs = grid(chinchilla).iloc[:12].assign(source=[f"s{k % 8}" for k in range(12)])
+    with pytest.raises(DataError, match="12 runs on 8 sets of images are too few"):
+        Fit(runs)

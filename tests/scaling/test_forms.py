@@ -25,9 +25,11 @@ def bounded(p: dict, n: float, u: float, s: float) -> float:
 
 
 def effective(p: dict, n: float, u: float, s: float) -> float:
-    repeats = s * MIDDLE[2] / (u * MIDDLE[1]) - 1
-    worth = exp(p["R"])
-    return plain(p, n, u + u * worth * (1 - exp(-repeats / worth)))
+    images, seen = u * MIDDLE[1], s * MIDDLE[2]
+    unique = min(seen, images)  # as in Muennighoff et al.: images that were seen at all
+    repeats, worth = seen / unique - 1, exp(p["R"])
+    worth_of_all = unique + unique * worth * (1 - exp(-repeats / worth))
+    return plain(p, n, worth_of_all / MIDDLE[1])
 
 
 def saturating(p: dict, n: float, u: float, s: float) -> float:
@@ -79,7 +81,8 @@ def test_a_form_is_its_equation(form: Form, data: st.DataObject):
         name: data.draw(st.floats(*np.clip(limits, -4, 3)), label=name)
         for name, limits in form.ranges.items()
     }
-    n, u, s = (data.draw(st.floats(0.3, 3), axis) for axis in "nus")
+    most = {"n": 3, "u": 60, "s": 3}  # up to three times as many images as were seen
+    n, u, s = (data.draw(st.floats(0.3, most[axis]), axis) for axis in "nus")
     if form.name in PUBLISHED:
         expected = PUBLISHED[form.name](p, n, u, s)
     else:

@@ -20,7 +20,10 @@ from unlabel.scaling.table import LOSS, NUMBERS
 
 FOLDS, REFITS = 5, 60
 BETTER = 0.8
-"""Share of the best baseline's error that the forms' may be at most, for anything to be said."""
+"""Share of a baseline's error that the forms' may be at most, for anything to be said."""
+AS_GOOD = 1.2
+"""The same of the nearest known run's inside the table and at its inward ends, where little changes
+from one run to the next, so that the nearest is hard to beat. Below ``OVERFIT`` any error does."""
 OVERFIT = 0.005
 """Log loss that more images would take away from which on a run counts as overfit."""
 ENOUGH = 2
@@ -31,10 +34,22 @@ COUNTS = 0.02
 """Least weight, at any edge, of a form that is fitted again to rows drawn again."""
 FEWEST = 8
 """Rows that a fit needs."""
+SAME = 1.02
+"""Factor within which two numbers of an axis are the same: runs are rounded to whole batches."""
 COLUMNS = {"model": "params_m", "length": "samples_seen", "data": "unique_images"}
 OUTWARD = {"model": "high", "length": "high", "data": "low"}
 """The end of each axis that is asked about most: larger models, longer runs, less data."""
 INSIDE = "inside"
+PLACES = {
+    "model high": "beyond the largest model",
+    "model low": "below the smallest model",
+    "length high": "beyond the longest runs",
+    "length low": "below the shortest runs",
+    "data high": "beyond the most images",
+    "data low": "below the fewest images",
+    INSIDE: "inside the table",
+}
+"""What was held out, in words."""
 
 
 class Fit:
@@ -44,35 +59,42 @@ class Fit:
         runs: the table.
         forms: those with fewer parameters than there are rows, each fitted.
         held_out: the rows that were held out, by axis and end ("model high", "data low").
-        baselines: for each axis, at its outward end, the errors of the median and of the nearest
-            known row.
+        levels: the columns of ``runs`` that the axes are, where numbers that are nearly the same
+            are the same.
+        baselines: for each part that was held out, and inside, the errors of the median and of the
+            nearest known row.
     """
 
     def __init__(self, runs: pd.DataFrame, seed: int = 0, forms: tuple[Form, ...] = FORMS) -> None:
         """Fit every form to ``runs`` and to what is left when each edge is held out.
 
         Raises:
-            DataError: there are too few rows.
+            DataError: there are too few rows, or too many sources for them.
         """
         if len(runs) < FEWEST:
             raise DataError(f"A fit needs at least {FEWEST} runs; there are {len(runs)}.")
         self.runs = runs.reset_index(drop=True)
         self.seed = seed
         self.scale = Scale.of(self.runs)
+        self.levels = pd.DataFrame({c: levels(self.runs[c]) for c in COLUMNS.values()})
         ends = {f"{axis} {end}": (axis, end) for axis in COLUMNS for end in ("low", "high")}
         edges = {name: self._edge(*ends[name]) for name in ends}
         self.held_out = {name: rows for name, rows in edges.items() if rows is not None}
         spare = len(self.runs) - len(self.scale.sources)
+        folds = self._folds()
         self.forms = [
-            fit_without(form, self.scale, self.runs, self.held_out, self._folds())
+            fit_without(form, self.scale, self.runs, self.held_out, folds)
             for form in forms
             if len(form.ranges) < spare
         ]
-        self.baselines = {
-            axis: self._baselines(self.held_out[name])
-            for axis, end in OUTWARD.items()
-            if (name := f"{axis} {end}") in self.held_out
-        }
+        if not self.forms:
+            sets = len(self.scale.sources)
+            raise DataError(
+                f"{len(self.runs)} runs on {sets} sets of images are too few for a fit: each set "
+                "has a level of its own. Leave some out (--exclude-dataset)."
+            )
+        parts = {name: [rows] for name, rows in self.held_out.items()} | {INSIDE: folds}
+        self.baselines = {name: self._baselines(held_out) for name, held_out in parts.items()}
 
     def excess(self, runs: pd.DataFrame) -> Array:
         """How much of the log loss of each row more images alone would take away: overfitting.
@@ -117,18 +139,17 @@ class Fit:
 
     @cached_property
     def errors(self) -> dict[str, float]:
-        """The weighted forms' errors over all rows of each outward edge, and inside the table."""
+        """The weighted forms' errors over all rows of each part held out, and inside the table."""
         found = {}
-        for axis in (*self.baselines, INSIDE):
-            crowded = self._crowded(f"{axis} {OUTWARD.get(axis)}")
-            squares = [self.error(axis, bool(overfit)) ** 2 for overfit in crowded]
-            found[axis] = float(np.sqrt(np.mean(squares)))
+        for name in (*self.held_out, INSIDE):
+            axis, _, end = name.partition(" ")
+            by_kind = [self.error(axis, overfit, end or None) for overfit in (False, True)]
+            found[name] = rms(np.array(by_kind)[self._crowded(name).astype(int)])
         return found
 
     def errors_of(self, fitted: Fitted) -> dict[str, float]:
         """One form's errors, as ``errors``."""
-        names = {axis: f"{axis} {OUTWARD[axis]}" for axis in self.baselines}
-        return {axis: rms(fitted.left_out[names.get(axis, axis)]) for axis in (*names, INSIDE)}
+        return {name: rms(fitted.left_out[name]) for name in (*self.held_out, INSIDE)}
 
     def unseen(self, axis: str) -> pd.DataFrame:
         """The rows at an axis' outward edge as they were predicted without them.
@@ -146,18 +167,20 @@ class Fit:
         off = np.einsum("rf,fr->r", weights, errors)
         return rows.assign(val_loss_unseen=rows[LOSS] * np.exp(off))
 
-    def why_not(self, axis: str) -> str | None:
-        """Why nothing is said beyond an edge: the forms are no better there than a baseline."""
-        if axis not in self.baselines:
-            return None
-        best = min(self.baselines[axis].values())
-        if self.errors[axis] < BETTER * best:
-            return None
-        name = min(self.baselines[axis], key=self.baselines[axis].__getitem__)
-        return (
-            f"beyond the edge of {axis} the forms are off by {self.errors[axis]:.1%}, not a fifth "
-            f"better than the {name} ({best:.1%})"
-        )
+    @cached_property
+    def refusals(self) -> dict[str, str]:
+        """Why nothing is said of a part: the forms are no better on it than a baseline."""
+        outward = {f"{axis} {end}" for axis, end in OUTWARD.items()}
+        found = {}
+        for name, baselines in self.baselines.items():
+            error, nearest = self.errors[name], baselines["nearest known run"]
+            head = f"{PLACES[name]} the forms are off by {error:.1%}, not"
+            best = min(baselines, key=baselines.__getitem__) if name in outward else "median"
+            if not error < BETTER * baselines[best]:
+                found[name] = f"{head} a fifth better than the {best} ({baselines[best]:.1%})"
+            elif name not in outward and error > max(AS_GOOD * nearest, OVERFIT):
+                found[name] = f"{head} nearly as good as the nearest known run ({nearest:.1%})"
+        return found
 
     def refit(self) -> None:
         """Fit every form that counts again to rows drawn again, for intervals."""
@@ -180,7 +203,7 @@ class Fit:
             "middle": {**columns, LOSS: self.scale.loss},
             "errors": self.errors,
             "baselines": self.baselines,
-            "refused": {axis: why for axis in COLUMNS if (why := self.why_not(axis))},
+            "refused": self.refusals,
             "forms": [
                 {
                     "name": fitted.form.name,
@@ -211,7 +234,7 @@ class Fit:
 
     def _edge(self, axis: str, end: str) -> Array | None:
         """The rows at an edge, where enough are left to fit and to extend."""
-        values = self.runs[COLUMNS[axis]]
+        values = self.levels[COLUMNS[axis]]
         known = self.runs["source"] == self.scale.sources[0] if axis == "data" else values > 0
         last = values[known].max() if end == "high" else values[known].min()
         rows = (known & (values == last)).to_numpy()
@@ -224,16 +247,27 @@ class Fit:
         part = np.random.default_rng(self.seed).permutation(run.max() + 1)[run] % FOLDS
         return [part == k for k in range(FOLDS) if (part == k).any()]
 
-    def _baselines(self, rows: Array) -> dict[str, float]:
-        known, wanted = self.runs[~rows], self.runs[rows]
-        truth = np.log(wanted[LOSS].to_numpy())
-        logs = np.log(known[LOSS].to_numpy())
-        places = [np.log(part[list(NUMBERS)].to_numpy(float)) for part in (wanted, known)]
-        nearest = np.abs(places[0][:, None] - places[1]).sum(2).argmin(1)
-        return {
-            "median": rms(np.median(logs) - truth),
-            "nearest known run": rms(logs[nearest] - truth),
-        }
+    def _baselines(self, parts: list[Array]) -> dict[str, float]:
+        """Errors on parts that are held out in turn."""
+        places = np.log(self.runs[list(NUMBERS)].to_numpy(float))
+        logs = np.log(self.runs[LOSS].to_numpy(float))
+        median, nearest = [], []
+        for rows in parts:
+            median.append(np.median(logs[~rows]) - logs[rows])
+            away = np.abs(places[rows][:, None] - places[~rows]).sum(2)
+            nearest.append(logs[~rows][away.argmin(1)] - logs[rows])
+        errors = {"median": median, "nearest known run": nearest}
+        return {name: rms(np.concatenate(found)) for name, found in errors.items()}
+
+
+def levels(values: pd.Series) -> pd.Series:
+    """The values, where those within ``SAME`` of a smaller one are that one."""
+    found: dict[float, float] = {}
+    level = 0.0
+    for value in np.sort(values.unique()):
+        level = value if value > SAME * level else level
+        found[value] = level
+    return values.map(found)
 
 
 def rms(errors: Any) -> float:

@@ -23,9 +23,9 @@ from unlabel.scaling.predict import PREDICTED, predict
 from unlabel.scaling.table import KIND, UNNAMED, accuracies, read_runs, read_table, write_runs
 
 EDGES = {
-    "model": "largest model",
-    "length": "longest runs",
-    "data": "least data",
+    "model high": "largest model",
+    "length high": "longest runs",
+    "data low": "least data",
     INSIDE: "a fifth in turn",
 }
 
@@ -139,9 +139,8 @@ class Fits:
             yield escape(f"{method}: {reason}")
         for method, fit in self.by_method.items():
             yield _table(method, fit)
-            for axis in EDGES:
-                if axis in fit.errors and (why := fit.why_not(axis)):
-                    yield f"Nothing is said there: {why}."
+            for why in fit.refusals.values():
+                yield f"Nothing is said there: {why}."
             yield from (escape(_line(line)) for line in self.downstream[method])
 
 
@@ -218,15 +217,14 @@ def _table(method: str, fit: Fit) -> Table:
     title = f"{method}: {len(fit.runs)} runs; error of the loss where these were held out, in %"
     table = Table(title=escape(title), title_justify="left")
     table.add_column("form")
-    axes = [axis for axis in EDGES if axis in fit.errors]
-    for axis in axes:
-        table.add_column(EDGES[axis], justify="right")
+    edges = [edge for edge in EDGES if edge in fit.errors]
+    for edge in edges:
+        table.add_column(EDGES[edge], justify="right")
     for fitted in fit.forms:
         errors = fit.errors_of(fitted)
-        table.add_row(fitted.form.name, *(f"{errors[axis]:.2%}" for axis in axes))
+        table.add_row(fitted.form.name, *(f"{errors[edge]:.2%}" for edge in edges))
     table.add_section()
-    table.add_row("weighted together", *(f"{fit.errors[axis]:.2%}" for axis in axes))
+    table.add_row("weighted together", *(f"{fit.errors[edge]:.2%}" for edge in edges))
     for name in ("nearest known run", "median"):
-        cells = [fit.baselines.get(axis, {}).get(name) for axis in axes]
-        table.add_row(name, *("" if cell is None else f"{cell:.2%}" for cell in cells))
+        table.add_row(name, *(f"{fit.baselines[edge][name]:.2%}" for edge in edges))
     return table

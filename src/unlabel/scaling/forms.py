@@ -85,10 +85,12 @@ def additive(p: Array, at: Points) -> Array:
 def effective(p: Array, at: Points) -> Array:
     """E + A N^-alpha + B D^-beta, where repeated images count less and less.
 
-    D = U (1 + R (1 - exp(-r / R))) after r repetitions. It cannot rise with length.
+    D = U (1 + R (1 - exp(-r / R))) after r repetitions, and S before the first. It cannot rise with
+    length.
     """
     worth = np.exp(p[5])
-    seen = at.u + np.log1p(-worth * np.expm1(-np.maximum(at.repeats - 1, 0) / worth))
+    repeated = np.log1p(-worth * np.expm1(-np.maximum(at.repeats - 1, 0) / worth))
+    seen = at.u + np.minimum(np.log(at.repeats), 0) + repeated
     return np.exp(p[0]) + np.exp(p[1] - p[2] * at.n) + np.exp(p[3] - p[4] * seen)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.scaling.fit import OVERFIT, Fit
+from unlabel.scaling.fit import COLUMNS, INSIDE, OVERFIT, Fit
 from unlabel.scaling.fitted import Fitted
 from unlabel.scaling.forms import Array
 from unlabel.scaling.predict import beyond, predict, weighted
@@ -97,7 +97,9 @@ class Outlook:
         Weights are those inside the table, averaged over runs that overfit and others.
         """
         rows = self._rows(places)
-        kinds = [self.fit.weights(axis, over) for axis in self.fit.errors for over in (False, True)]
+        kinds = [
+            self.fit.weights(axis, over) for axis in (*COLUMNS, INSIDE) for over in (False, True)
+        ]
         parts, weights = [], []
         for fitted, weight in zip(self.fit.forms, np.mean(kinds, axis=0), strict=True):
             if fitted.refits is not None and weight > 0:

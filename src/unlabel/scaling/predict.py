@@ -7,14 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, Fit
+from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, SAME, Fit
 from unlabel.scaling.fitted import Fitted
 from unlabel.scaling.forms import Array
 
 FARTHEST = {"model": 8.0, "data": 16.0, "length": 4.0}
 """Most times beyond the table that anything is said: images change least there, lengths most."""
-WITHIN = 1.001
-"""Factor by which a row may pass the edge and still count as inside."""
 Z95 = 1.96
 PREDICTED = ("val_loss_predicted", "val_loss_low", "val_loss_high", "val_loss_note")
 
@@ -76,13 +74,13 @@ def beyond(fit: Fit, row: pd.Series) -> list[Beyond]:
     """
     columns = list(COLUMNS.values())
     sign = np.array([1 if OUTWARD[axis] == "high" else -1 for axis in COLUMNS])
-    known = np.log(fit.runs[columns].to_numpy(float)) * sign
+    known = np.log(fit.levels[columns].to_numpy(float)) * sign
     at = np.log(row[columns].to_numpy(float)) * sign
     steps = [np.diff(np.unique(values)) for values in known.T]
     last, first = (np.array([d[i] if len(d) else np.inf for d in steps]) for i in (-1, 0))
-    outward = np.where(at - known > np.log(WITHIN), at - known, 0)
+    outward = np.where(at - known > np.log(SAME), at - known, 0)
     nearest = outward[(outward / last).sum(1).argmin()]
-    inward = np.where(known.min(0) - at > np.log(WITHIN), known.min(0) - at, 0)
+    inward = np.where(known.min(0) - at > np.log(SAME), known.min(0) - at, 0)
     return [
         Beyond(axis, end, float(far / step), float(np.exp(far)))
         for i, (axis, end) in enumerate(OUTWARD.items())
@@ -135,12 +133,14 @@ def _spread(fitted: Fitted, wanted: pd.DataFrame) -> Array:
 
 def _why_not(fit: Fit, row: pd.Series, edges: list[Beyond]) -> str | None:
     for axis, column in COLUMNS.items():
-        values = fit.runs[column]
-        if values.nunique() == 1 and abs(np.log(row[column] / values.iloc[0])) > np.log(WITHIN):
+        values = fit.levels[column]
+        if values.nunique() == 1 and abs(np.log(row[column] / values.iloc[0])) > np.log(SAME):
             kind = {"data": "number of images"}.get(axis, axis)
             return f"the table has one {kind} only: {column} {values.iloc[0]:,.4g}"
+    if reason := fit.refusals.get(INSIDE):
+        return reason
     for axis, end, _, times in edges:
-        if end == OUTWARD[axis] and (reason := fit.why_not(axis)):
+        if reason := fit.refusals.get(f"{axis} {end}"):
             return reason
         if times > FARTHEST[axis]:
             return (

@@ -19,6 +19,7 @@ import pandas as pd
 from unlabel.scaling.budget import Prices
 from unlabel.scaling.outlook import Gain, Outlook, Place
 from unlabel.scaling.predict import Z95
+from unlabel.scaling.table import NUMBERS
 
 MOST = 4.0
 """Times the hours of the table's most expensive run that the next one may take."""
@@ -55,7 +56,7 @@ def next_run(
     """
     gains = {place: outlook.gain(leader, place) for place in questions}
     asked = [place for place, gain in gains.items() if not gain.why_not]
-    candidates = _candidates(outlook.fit.runs, models)
+    candidates = _candidates(outlook.fit.levels, models)
     hours = np.array([prices.hours(place) if prices else np.nan for place in candidates])
     if prices:
         runs = outlook.fit.runs
@@ -86,13 +87,11 @@ def _variance(gain: Gain) -> float:
     return (float(np.log1p(-gain.low) - np.log1p(-gain.high)) / (2 * Z95)) ** 2
 
 
-def _candidates(runs: pd.DataFrame, models: Sequence[Place]) -> list[Place]:
+def _candidates(levels: pd.DataFrame, models: Sequence[Place]) -> list[Place]:
     """Every model, share and length of the table, and twice its longest, that was not trained."""
-    amounts, lengths = sorted(runs["unique_images"].unique()), sorted(runs["samples_seen"].unique())
+    amounts, lengths = (sorted(levels[name].unique()) for name in NUMBERS[1:])
     amounts = [n for n in amounts if n <= models[0].images]
-    trained = set(
-        runs[["params_m", "unique_images", "samples_seen"]].itertuples(index=False, name=None)
-    )
+    trained = set(levels[list(NUMBERS)].itertuples(index=False, name=None))
     places = (
         model._replace(images=images, samples=samples)
         for model, images, samples in product(models, amounts, [*lengths, 2 * lengths[-1]])

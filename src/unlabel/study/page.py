@@ -110,19 +110,19 @@ def _failed(study: Study) -> Iterator[str]:
 
 def _errors(fit: Fit) -> Rows:
     """Held-out errors of the fit beside those of the baselines."""
-    axes = [axis for axis in EDGES if axis in fit.errors]
-    rows = [["", *(EDGES[axis] for axis in axes)]]
-    rows.append(["the fit", *(f"{100 * fit.errors[axis]:.1f} %" for axis in axes)])
-    for name in ("nearest known run", "median"):
-        cells = [fit.baselines.get(axis, {}).get(name) for axis in axes]
-        rows.append([name, *("" if c is None else f"{100 * c:.1f} %" for c in cells)])
+    edges = [edge for edge in EDGES if edge in fit.errors]
+    rows = [["", *(EDGES[edge] for edge in edges)]]
+    rows.append(["the fit", *(f"{100 * fit.errors[edge]:.1f} %" for edge in edges)])
+    rows += (
+        [name, *(f"{100 * fit.baselines[edge][name]:.1f} %" for edge in edges)]
+        for name in ("nearest known run", "median")
+    )
     return rows
 
 
 def _refused(fit: Fit) -> Iterator[str]:
-    for axis in EDGES:
-        if axis in fit.errors and (reason := fit.why_not(axis)):
-            yield f"Nothing is said there: {reason}."
+    for why in fit.refusals.values():
+        yield f"Nothing is said there: {why}."
 
 
 def _correlations(findings: Findings) -> Rows:
