@@ -41,6 +41,7 @@ def starved() -> pd.DataFrame:
     loss = 0.2 + 3.0 * runs["unique_images"] ** -0.35 + 0.02 * runs["params_m"] ** -0.3
     noise = np.random.default_rng(0).normal(0, 1e-3, len(runs))
     filled = runs.assign(val_loss=loss * np.exp(noise), method="any", dataset="x", seed=0)
+    filled["target_moves"] = False
     return filled.assign(source="x", seconds=1.0)
 
 
@@ -107,6 +108,12 @@ def test_too_few_images_are_called_too_few():
     true = 1 - (0.2 + 3 * 54e3**-0.35 + 0.02 * 9**-0.3) / (0.2 + 3 * 27e3**-0.35 + 0.02 * 9**-0.3)
     gain = outlook.gain(before, before.more_images())
     assert gain.low < true < gain.high
+
+
+def test_a_loss_that_need_not_tell_is_called_so():
+    caution = "a lower one need not mean better features"
+    assert caution in told(Adviser(published().assign(target_moves=True)).sections())
+    assert caution not in told(Adviser(published()).sections())
 
 
 def test_a_few_runs_are_not_extended():

@@ -22,7 +22,7 @@ from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import Fit
 from unlabel.scaling.outlook import Gain, Outlook, Place
 from unlabel.scaling.predict import PREDICTED
-from unlabel.scaling.table import LOSS, accuracies, main_source, read_runs
+from unlabel.scaling.table import LOSS, MOVING, accuracies, main_source, read_runs
 from unlabel.scaling.teaching import next_run
 from unlabel.scaling.wording import described, told, whether_enough, which_brings_most
 
@@ -121,6 +121,11 @@ class Adviser:
 
     def _measured(self) -> Iterator[str]:
         """The best run, and what the last increase of the images brought to it."""
+        if self.runs[MOVING].any():
+            yield (
+                "The loss is measured against a network that learns as well: a lower one need not "
+                "mean better features. Go by the downstream figures."
+            )
         means = self.runs.groupby(["unique_images", "model", "samples_seen"])[LOSS].mean()
         at_most = means.loc[self.most]
         model, samples = at_most.idxmin()

@@ -16,6 +16,8 @@ from unlabel.errors import DataError, InputMissing, UsageError
 NUMBERS = ("params_m", "unique_images", "samples_seen")
 """What a loss is a function of: millions of parameters, images that differ, and images seen."""
 LOSS = "val_loss"
+MOVING = "target_moves"
+"""Column of methods whose loss is measured against a network that learns as well."""
 UNNAMED = "images"
 """Of a data set whose name is not given."""
 KIND = ("method", "model", "dataset", *NUMBERS, "seed")
@@ -31,9 +33,10 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
     """Read a table and check it.
 
     Columns that a table need not have are filled in: ``method`` ("any"), ``dataset`` ("images"),
-    ``seed`` (0) and ``params_m`` from ``parameters``. ``source`` is the data set without the share
-    at the end of its name: "in1k" of "in1k-10", unless the numbers of images show that it is none,
-    as of cifar-10 and cifar-100. Downstream figures that are not numbers count as not known.
+    ``seed`` (0), ``target_moves`` (no) and ``params_m`` from ``parameters``. ``source`` is the data
+    set without the share at the end of its name: "in1k" of "in1k-10", unless the numbers of images
+    show that it is none, as of cifar-10 and cifar-100. Downstream figures that are not numbers
+    count as not known.
 
     Args:
         path: a ``.csv`` or ``.parquet`` file.
@@ -65,6 +68,7 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
             )
     for name, value in (("method", "any"), ("dataset", UNNAMED), ("seed", 0)):
         runs[name] = runs[name].fillna(value) if name in runs else value
+    runs[MOVING] = runs[MOVING].astype(str).str.lower() == "true" if MOVING in runs else False
     for name in ("model", "method", "dataset"):
         runs[name] = runs[name].map(_name)
     _check_models(path, runs)

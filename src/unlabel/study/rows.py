@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from unlabel.scaling.table import write_runs
+from unlabel.methods.registry import get_method
+from unlabel.scaling.table import MOVING, write_runs
 from unlabel.study.figures import Judge, flops
 from unlabel.study.folder import Study
 from unlabel.study.plan import Plan, PlannedRun
@@ -39,6 +40,7 @@ def row_of(run: Run, planned: PlannedRun, plan: Plan, judge: Judge) -> dict[str,
         "parameters": parameters,
         "flops": flops(backbone),
         "method": config.method,
+        MOVING: get_method(config.method).target_moves,
         "dataset": plan.dataset,
         "fraction": planned.fraction,
         "unique_images": images,
