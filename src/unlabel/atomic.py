@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlabel.errors import StorageError
+from unlabel.errors import OutputExists, StorageError
 
 MANIFEST = "manifest.json"
 
@@ -41,6 +41,17 @@ class Content:
     def of(cls, data: bytes) -> Content:
         """Content that is in memory already."""
         return cls(len(data), [data])
+
+
+def check_writable(path: Path) -> None:
+    """Look whether a folder can be made at ``path``, or written in; nothing is touched.
+
+    Raises:
+        OutputExists: the nearest folder above it that is there is no folder to write in.
+    """
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OutputExists(f"{path} cannot be made: {there} is no folder to write in.")
 
 
 def write_text_atomic(path: Path, text: str) -> None:

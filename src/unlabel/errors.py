@@ -20,9 +20,13 @@ class UsageError(UnlabelError):
 
 
 class DataError(UnlabelError):
-    """The data cannot be used, or training on it diverged."""
+    """The data, or what was made of it, cannot be used."""
 
     exit_code = 65
+
+
+class Diverged(DataError):
+    """Training came to numbers that are not finite: the same run again would do the same."""
 
 
 class InputMissing(UnlabelError):

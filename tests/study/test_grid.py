@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from study_toys import asked, plan_of, study_of
 
 from unlabel.config import validated
@@ -97,6 +98,30 @@ def test_what_keeps_the_table_from_telling_is_said(
     settings = {"model.arguments": {}, "model.image_size": 32}
     plan = plan_of(tmp_path, asked(shapes_store, settings, **grid))
     assert [note for note in plan.notes if told in note]
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        ({"fractions": [0.501, 0.502]}, r"0.501 and 0.502 come to the same \d+ images"),
+        ({"models": ["vit_nano", "./vit_nano"]}, "vit_nano"),
+    ],
+)
+def test_runs_that_would_be_one_are_refused(
+    tmp_path: Path, shapes_store: Path, grid: dict, told: str
+):
+    with pytest.raises(ConfigError, match=told):
+        plan_of(tmp_path, asked(shapes_store, **grid))
+
+
+def test_a_batch_that_differs_from_model_to_model_is_refused(shapes_store: Path):
+    with pytest.raises(ValidationError, match="give a number"):
+        asked(shapes_store, {"batch_size": "auto"})
+
+
+def test_a_share_keeps_its_digits(tmp_path: Path, shapes_store: Path):
+    plan = plan_of(tmp_path, asked(shapes_store, fractions=[0.33333333, 1]))
+    assert {run.config.rows.name for run in plan.runs} == {"0.33333333.npy", "1.npy"}
 
 
 def test_a_grid_crosses_everything_and_names_every_run_once(tmp_path: Path, shapes_store: Path):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from study_toys import asked, figures, quietly, study_of, weights
 
-from unlabel.errors import DataError, Preempted, UsageError
+from unlabel.errors import Diverged, Preempted, UsageError
 from unlabel.study import runner
 from unlabel.study.folder import Study
 from unlabel.study.rows import row_of
@@ -156,7 +156,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(
     def diverging(run, *rest):
         if run.path.name == first.name:
             run.checkpoints.mkdir()
-            raise DataError("loss became nan at step 2")
+            raise Diverged("loss became nan at step 2")
         return train(run, *rest)
 
     monkeypatch.setattr(runner, "train", diverging)

@@ -9,6 +9,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from unlabel.config import PretrainConfig
+from unlabel.errors import Preempted
 from unlabel.study.plan import Cost
 from unlabel.training import checkpoint
 from unlabel.training.exported import load_exported
@@ -30,7 +31,12 @@ def measure_cost(config: PretrainConfig) -> Cost:
     ticks = []
     with TemporaryDirectory(prefix="unlabel-study-") as folder:
         run = Run.create(Path(folder) / "run", small, {})
-        train(run, lambda *_: ticks.append(time.perf_counter()))
+        try:
+            train(run, lambda *_: ticks.append(time.perf_counter()))
+        except (KeyboardInterrupt, Preempted) as stop:
+            raise type(stop)(
+                "Stopped while a few steps were measured; nothing was begun."
+            ) from None
         end = time.perf_counter()
         newest = checkpoint.path_of(run.checkpoints, STEPS)
         size = sum(file.stat().st_size for file in newest.iterdir())

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from unlabel.atomic import write_bytes_atomic, write_text_atomic
-from unlabel.config import explain
+from unlabel.atomic import TEMPORARY, check_writable, write_bytes_atomic, write_text_atomic
+from unlabel.config import PretrainConfig, explain
 from unlabel.errors import DataError, InputMissing, OutputExists
 from unlabel.study.plan import Plan, PlannedRun, StudyConfig
 
@@ -66,7 +66,7 @@ class Study:
         if not file.is_file():
             raise InputMissing(f"{path} is not a study: it has no {PLAN}.")
         try:
-            return cls(path, Plan.model_validate_json(file.read_bytes()))
+            return cls(path, _at(path, Plan.model_validate_json(file.read_bytes())))
         except ValidationError as error:
             raise explain(error, str(file), Plan) from None
 
@@ -82,10 +82,10 @@ class Study:
         Raises:
             OutputExists: something else is there.
         """
-        if path.is_dir() and {p.name for p in path.iterdir()} <= BEGUN:
-            return
-        if path.exists():
+        there = path.iterdir() if path.is_dir() else filter(Path.exists, [path])
+        if any(p.name not in BEGUN and not p.name.startswith(TEMPORARY) for p in there):
             raise OutputExists(f"{path} is there already and is no study. Choose another --out.")
+        check_writable(path)
 
     def check_growth(self, plan: Plan) -> None:
         """Look whether ``plan`` has all runs of this study as they are, and maybe more.
@@ -93,19 +93,22 @@ class Study:
         Raises:
             OutputExists: a run of this study is not in it, or would be another.
         """
-        known = {run.model_dump_json() for run in plan.runs}
-        same = {run.model_dump_json() for run in self.plan.runs} <= known
+        wanted = {run.name: run for run in plan.runs}
+        ours = [(run, wanted.get(run.name)) for run in self.plan.runs]
+        same = all(other and _alike(run) == _alike(other) for run, other in ours)
         if not same or plan.asked.protocols != self.plan.asked.protocols:
             raise OutputExists(
                 f"{self.path} holds a study that was asked to be another:\n"
-                + "\n".join(_differences(self.plan.asked, plan.asked))
+                + "\n".join([*_differences(self.plan.asked, plan.asked), *_changed(ours)])
                 + "\nIt can be given more models, methods, fractions and seeds if all else stays. "
                 f"Continue it as it is with --resume {self.path}, or choose another --out."
             )
 
     def grown(self, plan: Plan, rows: Mapping[float, np.ndarray]) -> Study:
         """This study with the further runs of ``plan``, which `check_growth` let pass."""
-        return self._write(self.path, plan, rows)
+        own = {run.name: run for run in self.plan.runs}
+        runs = tuple(own.get(run.name, run) for run in plan.runs)
+        return self._write(self.path, plan.model_copy(update={"runs": runs}), rows)
 
     def refuse_other_images(self, fingerprint: str) -> None:
         """Raise DataError where the store no longer holds the images that the study began with."""
@@ -114,6 +117,19 @@ class Study:
                 f"{self.plan.asked.data} holds other images than {self.path} began with. Put the "
                 "store back as it was, or start a new study."
             )
+
+    def refuse_other_rows(self) -> None:
+        """Raise DataError where the files of the shares are not those of the plan."""
+        for run in {run.fraction: run for run in self.plan.runs}.values():
+            file, count = Path(str(run.config.rows)), self.plan.images[run.fraction]
+            try:
+                found = len(np.load(file, allow_pickle=False))
+            except (OSError, ValueError) as error:
+                raise DataError(f"{file} cannot be read: {error}. Put it back.") from None
+            if found != count:
+                raise DataError(
+                    f"{file} has {found:,} rows, and the study began with {count:,}. Put it back."
+                )
 
     def folder_of(self, name: str) -> Path:
         """Where a run stands, or will stand."""
@@ -125,7 +141,16 @@ class Study:
         ``measuring`` are the seconds that the row's figures took.
         """
         file = self._outcome_file(name)
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            known = {"done": "row", "failed": "reason"}[found["state"]] in found
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise DataError(f"{file} is damaged. Remove it: the run is then measured again.")
+        return found
 
     def record(self, name: str, outcome: Mapping[str, Any]) -> None:
         """Write how a run ended, whole or not at all; it is not trained again."""
@@ -156,6 +181,32 @@ class Study:
 
     def _outcome_file(self, name: str) -> Path:
         return self.path / "outcomes" / f"{name}.json"
+
+
+def _at(path: Path, plan: Plan) -> Plan:
+    """The plan, with the files of the shares where the study stands now: it may have been moved."""
+    folder = path.absolute() / "rows"
+    runs = []
+    for run in plan.runs:
+        rows = folder / Path(str(run.config.rows)).name
+        config = run.config.model_copy(update={"rows": rows})
+        runs.append(run.model_copy(update={"config": config}))
+    return plan.model_copy(update={"runs": tuple(runs)})
+
+
+def _alike(run: PlannedRun) -> dict[str, Any]:
+    """What makes it one run and not another: not how many processes read its images."""
+    return run.model_dump(exclude={"config": {"workers"}})
+
+
+def _changed(pairs: list[tuple[PlannedRun, PlannedRun | None]]) -> list[str]:
+    """The settings that differ between runs of one name."""
+    configs = [(ours.config, theirs.config) for ours, theirs in pairs if theirs]
+    return [
+        f"  its runs' {name}"
+        for name in PretrainConfig.model_fields
+        if name != "workers" and any(getattr(a, name) != getattr(b, name) for a, b in configs)
+    ]
 
 
 def _differences(ours: StudyConfig, theirs: StudyConfig) -> list[str]:

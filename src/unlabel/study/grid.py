@@ -7,8 +7,9 @@ the longest is trained whole and keeps a checkpoint wherever a shorter one leave
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def make_plan(
         folder: the study's, where files of rows will stand.
 
     Raises:
-        ConfigError: the smallest fraction has fewer images than a batch.
+        ConfigError: the smallest fraction has fewer images than a batch, or two have the same.
     """
     wanted = [
         _settings(asked, method, model) for method, model in product(asked.methods, asked.models)
@@ -69,6 +70,7 @@ def make_plan(
     first = choose(store, machine, wanted[0]).config
     learn, held_out = split_store(_judged_alike(first))
     rows = {share: learn.fraction(share, SEED).ids for share in asked.fractions}
+    _refuse_equal_shares(rows)
     batch = _batch_size(asked, first, len(rows[asked.fractions[0]]))
     kinds = [choose(store, machine, {**w, "batch_size": batch}).config for w in wanted]
     runs = [
@@ -76,6 +78,7 @@ def make_plan(
         for seed, share, kind in product(range(asked.seeds), asked.fractions, kinds)
         for run in _lengths(asked, _of_share(kind, folder, share, seed), share)
     ]
+    _refuse_equal_names(runs)
     plan = Plan(
         asked=asked,
         fingerprint=store.fingerprint,
@@ -90,7 +93,27 @@ def make_plan(
 
 def rows_file(folder: Path, share: float) -> Path:
     """Where the rows of a fraction stand."""
-    return folder.absolute() / "rows" / f"{share:g}.npy"
+    return folder.absolute() / "rows" / f"{_short(share)}.npy"
+
+
+def _short(share: float) -> str:
+    """A share as it is typed, with all digits that it needs."""
+    return f"{share:g}" if float(f"{share:g}") == share else repr(share)
+
+
+def _refuse_equal_shares(rows: dict[float, np.ndarray]) -> None:
+    for (small, few), (large, more) in pairwise(rows.items()):
+        if len(few) == len(more):
+            raise ConfigError(
+                f"fractions: {_short(small)} and {_short(large)} come to the same {len(few):,} "
+                "images. Leave one out, or choose shares that lie further apart."
+            )
+
+
+def _refuse_equal_names(runs: Sequence[PlannedRun]) -> None:
+    twice = [name for name, count in Counter(run.name for run in runs).items() if count > 1]
+    if twice:
+        raise ConfigError(f"models: two of them would be called {twice[0]}. Leave one out.")
 
 
 def _settings(asked: StudyConfig, method: str, model: str) -> dict[str, Any]:
@@ -195,4 +218,4 @@ def _cautions(asked: StudyConfig, kinds: Sequence[PretrainConfig], images: int) 
 
 def _name(config: PretrainConfig, share: float, length: int) -> str:
     model = re.sub(r"[^A-Za-z0-9_.-]+", "-", config.model.name).strip("-.")
-    return f"{config.method}-{model}-{share:g}-{length}-s{config.seed}"
+    return f"{config.method}-{model}-{_short(share)}-{length}-s{config.seed}"

@@ -16,11 +16,14 @@ from unlabel.errors import InputMissing, Preempted
 from unlabel.study.figures import Judge
 from unlabel.study.folder import Study
 from unlabel.study.plan import PlannedRun
-from unlabel.study.runner import resumable, settle, train_and_judge
+from unlabel.study.runner import end_if_asked, resumable, settle, train_and_judge
 from unlabel.training.lock import sole_owner
+from unlabel.training.signals import StopRequest
 
 RETRIES = 5
 """How often a run whose machine died, or was taken away, is tried again."""
+POLL = 1
+"""Seconds between looks at whether the study was asked to stop."""
 GRACE = 60
 """Seconds that the tasks have to save themselves when the study is stopped."""
 
@@ -43,11 +46,11 @@ def carry_out_on_ray(study: Study, tell: Callable[[str], None]) -> None:
     ray = _ray()
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
-    with sole_owner(study.path), resumable(study):
+    with sole_owner(study.path), resumable(study), StopRequest() as stop:
         settle(study)
         tasks = _submit(ray, study)
         try:
-            _wait(ray, study, tasks, tell)
+            _wait(ray, study, tasks, tell, stop)
         except BaseException:
             _stop(ray, tasks)
             raise
@@ -94,18 +97,26 @@ def _silently(planned: PlannedRun) -> Iterator[tuple[Any, Any]]:
     yield (lambda *_: None), (lambda _: None)
 
 
-def _wait(ray: Any, study: Study, tasks: dict[str, Any], tell: Callable[[str], None]) -> None:
+def _wait(
+    ray: Any,
+    study: Study,
+    tasks: dict[str, Any],
+    tell: Callable[[str], None],
+    stop: StopRequest,
+) -> None:
     """Write the table as the runs end."""
     waiting = list(tasks.values())
     while waiting:
-        [ended], waiting = ray.wait(waiting, num_returns=1)
-        try:
-            name = ray.get(ended)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        settle(study)
-        state = (study.outcome(name) or {}).get("state")
-        tell(f"{len(tasks) - len(waiting)} of {len(tasks)}: {name} is {state}")
+        ended, waiting = ray.wait(waiting, num_returns=1, timeout=POLL)
+        end_if_asked(stop)
+        for task in ended:
+            try:
+                name = ray.get(task)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            settle(study)
+            state = (study.outcome(name) or {}).get("state")
+            tell(f"{len(tasks) - len(waiting)} of {len(tasks)}: {name} is {state}")
 
 
 def _stop(ray: Any, tasks: dict[str, Any]) -> None:

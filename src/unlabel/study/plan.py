@@ -67,6 +67,8 @@ class StudyConfig(Settings):
         for name in settings:
             if name in OWN:
                 raise ValueError(f"{name} is the study's to set, by its own options")
+        if settings.get("batch_size") == "auto":
+            raise ValueError("batch_size: auto differs from model to model; give a number")
         return settings
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from unlabel.errors import DataError, Preempted
+from unlabel.errors import Diverged, Preempted
 from unlabel.study.figures import Judge
 from unlabel.study.folder import Study
 from unlabel.study.plan import PlannedRun
@@ -25,21 +25,28 @@ Showing = Callable[[PlannedRun], AbstractContextManager[tuple[Watch, Tell]]]
 def carry_out(study: Study, showing: Showing) -> None:
     """Train and measure every run that has not ended; the table is written after each.
 
-    A run that diverges is recorded with its reason, and the others go on.
+    A run that diverges is recorded with its reason, and the others go on. Any other failure ends
+    the study, which can be continued once its cause is mended.
 
     Raises:
         UsageError: another process works on the study.
         Preempted: a signal asked for an end; everything up to the last step is saved.
         OutOfMemory: a run does not fit the device.
+        DataError: images, shares or checkpoints cannot be read.
     """
     with sole_owner(study.path), resumable(study), StopRequest() as stop:
         judge = Judge(study.plan.runs[0].config, study.plan.asked.protocols)
         settle(study)
         for planned in study.left():
-            if stop.received is not None:  # after a run's last step, or while it was measured
-                raise KeyboardInterrupt if stop.received == signal.SIGINT else Preempted
+            end_if_asked(stop)  # after a run's last step, or while it was measured
             study.record(planned.name, train_and_judge(study, planned, judge, showing))
             settle(study)
+
+
+def end_if_asked(stop: StopRequest) -> None:
+    """Raise what Ctrl-C or another signal means, if one came."""
+    if stop.received is not None:
+        raise KeyboardInterrupt if stop.received == signal.SIGINT else Preempted
 
 
 def settle(study: Study) -> None:
@@ -56,7 +63,7 @@ def train_and_judge(
         run = begin(study, planned)
         with showing(planned) as (watch, tell):
             train(run, watch, tell)
-    except DataError as error:
+    except Diverged as error:
         return {"state": "failed", "reason": str(error)}
     start = time.perf_counter()
     row = row_of(run, planned, study.plan, judge)

@@ -91,6 +91,7 @@ def continue_study(study: Study, *, on_ray: bool = False) -> Study:
 
 
 def _finish(study: Study, on_ray: bool) -> Study:
+    study.refuse_other_rows()
     if on_ray:
         carry_out_on_ray(study, partial(console.print, markup=False))
     else:

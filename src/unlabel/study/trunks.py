@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unlabel.atomic import TEMPORARY, link_folder, mismatch, publish
 from unlabel.data.store import Store
-from unlabel.errors import DataError
+from unlabel.errors import Diverged
 from unlabel.pretraining import facts_of
 from unlabel.rules import Choice
 from unlabel.study.folder import Study
@@ -29,11 +29,11 @@ def begin(study: Study, planned: PlannedRun) -> Run:
     Where the trunk's checkpoint is damaged, the branch begins as any run and is as good.
 
     Raises:
-        DataError: its trunk failed before it reached the branch.
+        Diverged: its trunk failed before it reached the branch.
     """
     path = study.folder_of(planned.name)
     if path.is_dir():
-        return Run.open(path)
+        return _as_planned(path, planned)
     aside = path.with_name(f"{TEMPORARY}{planned.name}")
     shutil.rmtree(aside, ignore_errors=True)  # of a study that was killed here
     source = _branching_point(study, planned)
@@ -43,7 +43,13 @@ def begin(study: Study, planned: PlannedRun) -> Run:
     else:
         _branch_off(aside, planned, source)
     publish(aside, path)
-    return Run.open(path)
+    return _as_planned(path, planned)
+
+
+def _as_planned(path: Path, planned: PlannedRun) -> Run:
+    """The run at ``path``, which reads its rows where the study stands now."""
+    Run.open(path)  # refuses what is damaged
+    return Run(path, planned.config)
 
 
 def _branching_point(study: Study, planned: PlannedRun) -> Path | None:
@@ -53,7 +59,7 @@ def _branching_point(study: Study, planned: PlannedRun) -> Path | None:
     source = checkpoint.path_of(study.folder_of(planned.trunk) / "checkpoints", planned.shared)
     failed = (study.outcome(planned.trunk) or {}).get("state") == "failed"
     if failed and not source.is_dir():
-        raise DataError(
+        raise Diverged(
             f"{planned.trunk}, which it begins as, failed before step {planned.shared:,}, where "
             "they part."
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unlabel.data.loader import stream
-from unlabel.errors import DataError, OutOfMemory, Preempted
+from unlabel.errors import Diverged, OutOfMemory, Preempted
 from unlabel.memory import kept_memory
 from unlabel.methods.base import Losses, Progress
 from unlabel.training import checkpoint
@@ -40,7 +40,7 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
     """Train ``run`` from its last checkpoint (or from the start) to its end, and judge it.
 
     Raises:
-        DataError: the loss or the gradient stopped being finite; the last checkpoint is intact.
+        Diverged: the loss or the gradient stopped being finite; the last checkpoint is intact.
         Preempted: a signal asked for an end; everything up to the last step is saved.
         UsageError: another process is training this run.
         OutOfMemory: the device's memory does not hold the batch.
@@ -158,11 +158,11 @@ def _look(run: Run, training: Training, recorder: Recorder, done: int) -> dict[s
 
 
 def _refuse_broken_weights(training: Training, done: int) -> None:
-    """Raise DataError where the last update left weights that are not finite."""
+    """Raise Diverged where the last update left weights that are not finite."""
     weights: list[Tensor] = [p.detach() for p in training.parameters]
     norms = torch.stack(torch._foreach_norm(weights))
     if not norms.isfinite().all():
-        raise DataError(
+        raise Diverged(
             f"The weights stopped being finite by step {done}, and nothing of that was saved. "
             "Start again with a lower learning rate (--set optim.lr=...) or --set precision=fp32."
         )

@@ -19,7 +19,7 @@ from unlabel.data.loader import stream
 from unlabel.data.spec import Batch
 from unlabel.data.store import Store
 from unlabel.data.views import Batches
-from unlabel.errors import DataError
+from unlabel.errors import Diverged
 from unlabel.methods.base import Method, Progress
 
 NEIGHBOURS_FROM = 2048
@@ -55,13 +55,13 @@ class Monitors:
         """Held-out loss, RankMe, spread of features and, where there are labels, kNN accuracy.
 
         Raises:
-            DataError: the held-out loss is not a finite number.
+            Diverged: the held-out loss is not a finite number.
         """
         training = self.method.training
         self.method.eval()
         loss = self._loss(progress)
         if not math.isfinite(loss):
-            raise DataError(
+            raise Diverged(
                 f"The held-out loss became {loss} by step {progress.step}, and the run stopped "
                 "there. Start again with a lower learning rate (--set optim.lr=...) or --set "
                 "precision=fp32."

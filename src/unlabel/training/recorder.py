@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from unlabel.errors import DataError
+from unlabel.errors import Diverged
 from unlabel.training.run import Run
 from unlabel.training.signals import StopRequest
 
@@ -47,7 +47,7 @@ class Recorder:
         """Write what waits to ``metrics.jsonl`` and the trackers.
 
         Raises:
-            DataError: a loss or gradient was not a finite number; names the step and what to do.
+            Diverged: a loss or gradient was not a finite number; names the step and what to do.
         """
         if not self.waiting:
             return
@@ -90,7 +90,7 @@ class Recorder:
         for row in rows:
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(row[name]):
-                    raise DataError(
+                    raise Diverged(
                         f"{name} became {row[name]} at step {row['step']}, and the run stopped "
                         f"there. The last checkpoint in {self.run.checkpoints} is from before and "
                         "is intact. Start again with a lower learning rate (--set optim.lr=...), "

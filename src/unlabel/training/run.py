@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from unlabel.atomic import TEMPORARY, write_text_atomic
+from unlabel.atomic import TEMPORARY, check_writable, write_text_atomic
 from unlabel.config import PretrainConfig, validated
-from unlabel.errors import InputMissing, OutputExists
+from unlabel.errors import ConfigError, InputMissing, OutputExists
 
 CONTENTS = frozenset(
     [
@@ -67,9 +67,7 @@ class Run:
                 f"{path} is there already, and nothing is overwritten unasked. Continue it with "
                 f"--resume {path}, choose another --out, or replace it with --overwrite."
             )
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise OutputExists(f"{path} cannot be made: {there} is no folder to write in.")
+        check_writable(path)
 
     @classmethod
     def create(cls, path: Path, config: PretrainConfig, facts: dict[str, Any]) -> Run:
@@ -100,7 +98,10 @@ class Run:
         settings = path / "config.yaml"
         if not settings.is_file():
             raise InputMissing(f"{path} is not a run: it has no config.yaml.")
-        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        try:
+            values = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{settings} is damaged and cannot be read: {error}") from None
         return cls(path, validated(PretrainConfig, values, str(settings)))
 
     @staticmethod
@@ -140,7 +141,7 @@ class Run:
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl`` in order, all or of one kind ("train", "monitor").
 
-        A last line that a kill cut short is left out.
+        A line that is damaged, such as the last one of a run that was killed, is left out.
         """
         rows = []
         for line in self._metric_lines():
@@ -167,7 +168,9 @@ class Run:
 
     def _metric_lines(self) -> list[str]:
         file = self.path / "metrics.jsonl"
-        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        if not file.is_file():
+            return []
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _refuse_foreign(path: Path) -> None:

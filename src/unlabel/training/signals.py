@@ -12,7 +12,7 @@ class StopRequest:
 
     ``received`` is the signal's number, or ``None``. Schedulers and launchers repeat their signals,
     so repeated ones change nothing; only a second Ctrl-C has its usual effect. One that is entered
-    within another tells it too: a study hears what its run heard.
+    within another hears what that has heard, and tells it: so do a study and its run.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT) + (
@@ -26,7 +26,15 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
             self._before[number] = signal.signal(number, self._note)
+        if outer := self._outer:
+            self.received = outer.received
         return self
+
+    @property
+    def _outer(self) -> StopRequest | None:
+        """The one that this is entered within."""
+        owner = getattr(self._before[signal.SIGTERM], "__self__", None)
+        return owner if isinstance(owner, StopRequest) else None
 
     def __exit__(
         self,
@@ -38,8 +46,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        outer = getattr(self._before[number], "__self__", None)
-        if isinstance(outer, StopRequest):
+        if outer := self._outer:
             outer._note(number, frame)
             return
         os.write(2, b"\nStopping after this step, and saving. Ctrl-C ends it at once.\n")
