@@ -18,9 +18,7 @@ SLOWEST_START = 0.9
 SHORT_RUN: Mapping[str, Any] = MappingProxyType({"optim.optimizer": "adamw", "optim.lr": 2e-3})
 """Optimiser of methods with a target, in runs of minutes on small images (ours): with SGD, RELICv2
 and BYOL had hardly learnt after 235 and 300 updates on CIFAR-10 (docs/results/methods.md)."""
-SHORT_CONTRASTIVE_RUN: Mapping[str, Any] = MappingProxyType(
-    {**SHORT_RUN, "optim.scale_lr": "none"}
-)
+SHORT_CONTRASTIVE_RUN: Mapping[str, Any] = MappingProxyType({**SHORT_RUN, "optim.scale_lr": "none"})
 """The same of those that contrast images as well: at the same rate in batches of 64, MoCLR, MoCo v3
 and RELICv2 learn much more; BYOL learns less (docs/results/methods.md)."""
 
