@@ -69,7 +69,7 @@ def test_a_figure_with_a_gap_still_gets_worse(tmp_path: Path):
 
 
 def test_columns_that_are_no_figures(tmp_path: Path):
-    words = grid(accelerator="H100", finetune_recipe="long", train_loss="diverged")
+    words = grid(accelerator="H100", finetune_recipe="long", train_loss="diverged", finetuned=True)
     assert accuracies(read(tmp_path, words)) == ["knn"]
     gaps = grid(train_loss=np.inf)
     gaps["knn"] = ["-", *gaps["knn"][1:].astype(str)]
@@ -86,15 +86,22 @@ def test_columns_that_are_no_figures(tmp_path: Path):
         (("in1k-10", "in1k-100"), {"in1k"}),
         (("in1k-10%", "in1k"), {"in1k"}),
         (("faces-2", "houses-7"), {"faces-2", "houses-7"}),
+        (("v-1", "v-2"), {"v-1", "v-2"}),
+        (("run-0", "run-1.2.3"), {"run-0", "run-1.2.3"}),
     ],
 )
 def test_a_share_in_a_name_is_told_by_the_images(tmp_path: Path, names: tuple, sources: set):
     table = grid()
-    share = names[0].startswith("in1k")
+    share = names[0].startswith(("in1k", "v"))  # each has its own number of images
     table["dataset"] = np.where(table["unique_images"] == 1000, *names) if share else names[0]
     if not share:
         table = pd.concat([table, grid(dataset=names[1])])
     assert set(read(tmp_path, table)["source"]) == sources
+
+
+def test_a_name_by_itself_is_no_share(tmp_path: Path):
+    alone = grid(dataset="cifar-10").query("unique_images == 1000")
+    assert set(read(tmp_path, alone)["source"]) == {"cifar-10"}
 
 
 def test_the_main_source_has_most_rows_or_comes_first(tmp_path: Path):
@@ -107,6 +114,15 @@ def test_numbers_may_be_names(tmp_path: Path):
     runs = read(tmp_path, grid(method=1).assign(model=lambda t: t.params_m))
     assert set(runs["model"]) == {"5", "20"}
     assert set(runs["method"]) == {"1"}
+
+
+@pytest.mark.parametrize(("one", "kind"), [(1, float), (1, "Int64"), ("1 ", "category")])
+def test_names_may_have_gaps(tmp_path: Path, one: object, kind: str):
+    names = pd.Series([one, None] * 6).astype(kind)
+    grid(method=names, dataset=names, seed=0).to_parquet(tmp_path / "runs.parquet")
+    runs = read_runs(tmp_path / "runs.parquet")
+    assert runs["method"].tolist() == ["1", "any"] * 6
+    assert runs["source"].tolist() == ["1", "images"] * 6
 
 
 @pytest.mark.parametrize(
@@ -155,15 +171,50 @@ def test_a_method_with_few_runs_takes_nothing_from_the_others(tmp_path: Path, ca
 
 
 def test_rows_to_predict_keep_their_notes_and_need_no_data_set(tmp_path: Path):
-    grid(dataset="plankton").to_csv(tmp_path / "runs.csv", index=False)
-    wanted = grid(note="mine")[["model", "params_m", "unique_images", "samples_seen", "note"]]
-    wanted.to_csv(tmp_path / "wanted.csv", index=False)
-    out = tmp_path / "out.csv"
-    fits = fit_table(tmp_path / "runs.csv", to_predict=tmp_path / "wanted.csv", out=out)
-    found = pd.read_csv(out)
+    found = predicted(tmp_path, grid(dataset="plankton"), grid(note="mine"))
     assert set(found["note"]) == {"mine"}
-    assert "plankton" in set(fits.findings.runs["source"])
-    assert not found["val_loss_note"].astype(str).str.contains("no runs on images").any()
+    assert not any(refused_by_name(found))
+
+
+def predicted(path: Path, table: pd.DataFrame, *wanted: pd.DataFrame) -> pd.DataFrame:
+    table.to_csv(path / "runs.csv", index=False)
+    rows = pd.concat(wanted).drop(columns=["val_loss", "knn"])
+    rows.to_csv(path / "wanted.csv", index=False)
+    out = path / "out.csv"
+    fit_table(path / "runs.csv", to_predict=path / "wanted.csv", out=out)
+    return pd.read_csv(out)
+
+
+def refused_by_name(found: pd.DataFrame) -> list[bool]:
+    return found["val_loss_note"].astype(str).str.contains("no runs on images").tolist()
+
+
+def test_rows_to_predict_may_name_any_share(tmp_path: Path):
+    table = grid()
+    table["dataset"] = np.where(table["unique_images"] == 1000, "in1k-10", "in1k-100")
+    names = {"in1k-10": 1000, "in1k-50": 5000, "in1k": 20_000, "in1k-100": 20_000, "in2k-50": 5000}
+    rows = [grid(dataset=name)[:1].assign(unique_images=u) for name, u in names.items()]
+    found = predicted(tmp_path, table, *rows)
+    assert refused_by_name(found) == [False] * 4 + [True]
+
+
+def test_rows_without_a_data_set_mean_their_methods_only_one(tmp_path: Path):
+    table = pd.concat([grid(method="one", dataset="apes"), grid(method="other", dataset="bees")])
+    found = predicted(tmp_path, table, grid(method="one")[:1], grid(method="other")[:1])
+    assert refused_by_name(found) == [False, False]
+
+
+def test_rows_without_a_method_are_of_the_tables_only_one(tmp_path: Path):
+    few = grid(method="few")[:3]
+    with pytest.raises(DataError, match="no runs of method any; it has: many, few"):
+        predicted(tmp_path, pd.concat([grid(method="many"), few]), grid()[:1])
+    with pytest.raises(DataError, match="few: A fit needs at least 8 runs"):
+        predicted(tmp_path, few, grid()[:1])
+
+
+def test_a_table_without_rows_to_predict_is_said(tmp_path: Path):
+    with pytest.raises(DataError, match=r"wanted\.csv has no rows"):
+        predicted(tmp_path, grid(), grid()[:0])
 
 
 def printed(path: Path) -> str:

@@ -24,7 +24,9 @@ def rows(**columns: list) -> pd.DataFrame:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path, suffix: str):
-    path = write_runs(rows(dataset=["in1k-10", "in1k-10"]), tmp_path / f"runs.{suffix}")
+    path = write_runs(
+        rows(dataset=["in1k-10", "in1k"], unique_images=[100, 1000]), tmp_path / f"runs.{suffix}"
+    )
     runs = read_runs(path)
     assert runs["params_m"].tolist() == [5, 20]
     assert runs["source"].tolist() == ["in1k", "in1k"]

@@ -20,7 +20,16 @@ from unlabel.scaling.downstream import Downstream
 from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import INSIDE, OVERFIT, Fit
 from unlabel.scaling.predict import PREDICTED, predict
-from unlabel.scaling.table import KIND, UNNAMED, accuracies, read_runs, read_table, write_runs
+from unlabel.scaling.table import (
+    KIND,
+    UNNAMED,
+    accuracies,
+    main_source,
+    read_runs,
+    read_table,
+    sources,
+    write_runs,
+)
 
 EDGES = {
     "model high": "largest model",
@@ -77,18 +86,16 @@ class Fits:
         Raises:
             DataError: the table has no runs of a row's method, or too few.
         """
-        wanted = self._of_known_sources(wanted)
-        only = next(iter(self.by_method)) if len(self.by_method) == 1 else None
+        methods = [*self.by_method, *self.refused]
         parts = []
         for method, rows in wanted.groupby("method", sort=False):
-            name = only if method == "any" and only else str(method)
+            name = methods[0] if method == "any" and len(methods) == 1 else str(method)
             if name in self.refused:
                 raise DataError(f"{name}: {self.refused[name]}")
             if name not in self.by_method:
-                raise DataError(
-                    f"The table has no runs of method {method}; it has: "
-                    f"{', '.join(self.by_method)}."
-                )
+                there = ", ".join(methods)
+                raise DataError(f"The table has no runs of method {method}; it has: {there}.")
+            rows = self._of_known_sources(name, rows)
             parts.append(self._with_figures(name, predict(self.by_method[name], rows)))
         return (
             pd.concat(parts)
@@ -98,13 +105,17 @@ class Fits:
             )
         )
 
-    def _of_known_sources(self, wanted: pd.DataFrame) -> pd.DataFrame:
-        """Data sets by the names that the table knows them by; where it has one, it is meant."""
-        known = self.findings.runs["source"].unique()
-        sources = wanted["source"].where(~wanted["dataset"].isin(known), wanted["dataset"])
-        if len(known) == 1:
-            sources = sources.mask(wanted["dataset"] == UNNAMED, known[0])
-        return wanted.assign(source=sources)
+    def _of_known_sources(self, method: str, wanted: pd.DataFrame) -> pd.DataFrame:
+        """Data sets by the names that the method's runs know them by; where one, it is meant."""
+        runs = self.findings.runs[self.findings.runs["method"] == method]
+        known = dict(zip(runs["source"], runs["source"], strict=True))
+        known |= dict(zip(runs["dataset"], runs["source"], strict=True))
+        if runs["source"].nunique() == 1:
+            known.setdefault(UNNAMED, main_source(runs))
+        named = wanted["dataset"].map(known)
+        new = wanted[named.isna()]
+        together = sources(pd.concat([runs, new], ignore_index=True))[len(runs) :]
+        return wanted.assign(source=named.fillna(pd.Series(together.to_numpy(), new.index)))
 
     def _with_figures(self, method: str, rows: pd.DataFrame) -> pd.DataFrame:
         """Figures of the rows that are known not to overfit."""

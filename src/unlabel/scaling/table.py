@@ -23,10 +23,10 @@ UNNAMED = "images"
 KIND = ("method", "model", "dataset", *NUMBERS, "seed")
 """What makes a row one run and not another."""
 ACCURACIES = re.compile(r"knn|linear|finetune|top1|accuracy|_acc\b|^acc\d*$", re.IGNORECASE)
-SHARE = re.compile(r"-(?P<percent>[\d.]+)%?$")
+SHARE = re.compile(r"-(?P<percent>\d+(?:\.\d+)?)%?$")
 """The end of a data set's name that may be a share of it, in per cent."""
-NEAR = 0.1
-"""By how much images may differ from the share in their name."""
+NEAR = 0.05
+"""By how much numbers of images may differ from the shares in their names."""
 
 
 def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
@@ -34,9 +34,8 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
 
     Columns that a table need not have are filled in: ``method`` ("any"), ``dataset`` ("images"),
     ``seed`` (0), ``target_moves`` (no) and ``params_m`` from ``parameters``. ``source`` is the data
-    set without the share at the end of its name: "in1k" of "in1k-10", unless the numbers of images
-    show that it is none, as of cifar-10 and cifar-100. Downstream figures that are not numbers
-    count as not known.
+    set without the share at the end of its name, see `sources`. Names are text, without spaces at
+    their ends. Downstream figures that are not numbers count as not known.
 
     Args:
         path: a ``.csv`` or ``.parquet`` file.
@@ -66,15 +65,14 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
                 f"{path}, row {wrong[0] + 1} ({runs['model'][wrong[0]]}): {name} is not a number "
                 f"above 0. {len(wrong)} of {len(runs)} rows are so: fill them in or leave them out."
             )
-    for name, value in (("method", "any"), ("dataset", UNNAMED), ("seed", 0)):
-        runs[name] = runs[name].fillna(value) if name in runs else value
+    for name, value in (("model", ""), ("method", "any"), ("dataset", UNNAMED)):
+        runs[name] = [_name(each, value) for each in runs[name]] if name in runs else value
+    runs["seed"] = runs["seed"].where(runs["seed"].notna(), 0) if "seed" in runs else 0
     runs[MOVING] = runs[MOVING].astype(str).str.lower() == "true" if MOVING in runs else False
-    for name in ("model", "method", "dataset"):
-        runs[name] = runs[name].map(_name)
     _check_models(path, runs)
-    runs["source"] = _sources(runs)
+    runs["source"] = sources(runs)
     for name in runs.columns:
-        if ACCURACIES.search(name) or name == "train_loss":
+        if (ACCURACIES.search(name) or name == "train_loss") and runs[name].dtype != bool:
             numbers = pd.to_numeric(runs[name], errors="coerce").astype(float)
             runs[name] = numbers.where(np.isfinite(numbers))
     twice = runs.index[runs.duplicated(list(KIND))]
@@ -92,15 +90,31 @@ def main_source(runs: pd.DataFrame) -> str:
     return str(runs["source"].value_counts(sort=True).index[0])
 
 
-def _name(value: Any) -> str:
+def sources(runs: pd.DataFrame) -> pd.Series:
+    """Each row's data set, without the share in per cent that its name may end in.
+
+    "in1k" of "in1k-10" and "in1k-100", or of "in1k-10" and "in1k": the end of a name is a share
+    only where several names begin alike and their images are in proportion, which those of
+    cifar-10 and cifar-100 are not.
+    """
+    names = runs["dataset"]
+    stems = names.str.replace(SHARE, "", regex=True)
+    percent = pd.to_numeric(names.str.extract(SHARE)["percent"], errors="coerce").fillna(100)
+    wholes = (runs["unique_images"] / percent).groupby(stems)
+    near = wholes.transform("max") <= (1 + NEAR) * wholes.transform("min")
+    return stems.where(near & (names.groupby(stems).transform("nunique") > 1), names)
+
+
+def _name(value: Any, unnamed: str) -> str:
     """A name as it was written: a column of numbers with gaps is read as 1.0, 2.0."""
     if pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        return unnamed
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text.strip() or unnamed
 
 
 def _check_models(path: Path, runs: pd.DataFrame) -> None:
-    unnamed = runs.index[runs["model"].str.strip() == ""]
+    unnamed = runs.index[runs["model"] == ""]
     if len(unnamed):
         raise DataError(f"{path}, row {unnamed[0] + 1}: model is empty. Name it.")
     sizes = runs.groupby(["method", "model"])["params_m"].agg(["min", "max"])
@@ -110,15 +124,6 @@ def _check_models(path: Path, runs: pd.DataFrame) -> None:
             f"{path}: model {two.index[0][1]} has {low:.4g} and {high:.4g} million parameters. "
             "Give models of two sizes two names."
         )
-
-
-def _sources(runs: pd.DataFrame) -> pd.Series:
-    """Each row's data set, without its share."""
-    stems = runs["dataset"].str.replace(SHARE, "", regex=True)
-    percent = pd.to_numeric(runs["dataset"].str.extract(SHARE)["percent"], errors="coerce")
-    whole = runs["unique_images"] / percent.fillna(100)
-    spread = whole.groupby(stems).transform(lambda values: values.max() / values.min())
-    return stems.where(~(spread > (1 + NEAR) ** 2), runs["dataset"])
 
 
 def write_runs(runs: pd.DataFrame, path: Path) -> Path:
