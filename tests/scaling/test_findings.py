@@ -74,6 +74,41 @@ def test_a_crossover_is_interpolated_in_the_logarithm_of_images():
     (line,) = crossovers(table(losses))
     assert line.startswith("large beats small")
     assert line.endswith("from about 100 images on")
+    (line,) = crossovers(table(dict.fromkeys(losses, 0.5)))
+    assert line.endswith("at none")
+
+
+SD = 0.01
+"""Standard deviation over the seeds of `seeded`."""
+
+
+def seeded(gains: dict[int, float], seeds: int) -> pd.DataFrame:
+    """By how much the larger model is better, for amounts of images, with pairs of seeds."""
+    kinds = {("small", images, 1): 0.5 for images in gains}
+    kinds |= {("large", images, 1): 0.5 - gain for images, gain in gains.items()}
+    shift = SD * np.sqrt((seeds - 1) / seeds)  # half the seeds above and half below
+    parts = [
+        table({key: loss + shift * (-1) ** seed for key, loss in kinds.items()}, seed=seed)
+        for seed in range(seeds)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("gains", "seeds", "said"),
+    [  # two standard errors of a difference are 0.02 for two seeds, and 0.01 for eight
+        ({10: 0.019, 1000: -0.019}, 2, "nowhere by more than the noise of seeds, nor is beaten"),
+        ({10: 0.021, 1000: 0.03}, 2, "at every amount of data"),
+        ({10: 0.011, 1000: 0.03}, 8, "at every amount of data"),
+        ({10: 0.0, 1000: 0.011}, 8, "from 1,000 images on; level within the noise of seeds at 10"),
+        ({10: -0.02, 1000: 0.02}, 8, "from about 100 images on"),
+        ({10: -0.05, 100: 0.005, 1000: -0.005}, 8, "at none"),
+        ({10: 0.02, 1000: 0.005}, 8, "not with the most data"),
+    ],
+)
+def test_crossovers_are_beyond_the_noise_of_seeds(gains: dict, seeds: int, said: str):
+    (line,) = crossovers(seeded(gains, seeds))
+    assert line == f"large beats small after 1 samples {said}"
 
 
 def test_correlations_have_their_closed_form():

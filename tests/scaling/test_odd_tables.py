@@ -51,6 +51,20 @@ def test_correlations_are_of_one_method(tmp_path: Path):
     assert all(c.r == pytest.approx(-1) for c in found)
 
 
+def test_names_are_printed_as_they_are(tmp_path: Path):
+    marked = grid(method="one[/m]", dataset="[red]apes").assign(model=lambda t: t.model + "[/x]")
+    read(tmp_path, marked.rename(columns={"knn": "knn[/y]"}))
+    text = printed(tmp_path / "runs.csv")
+    for name in ("[red]apes", "b[/x], 40,000 seen", "b[/x] beats s[/x]", "knn[/y]"):
+        assert name in text
+    assert "one[/m]" not in text
+    read(tmp_path, pd.concat([marked, marked.assign(method="two")]))
+    best, correlated = printed(tmp_path / "runs.csv").split("Correlation")
+    assert "one[/m], 1,000 [red]apes" in best
+    assert "one[/m]: b[/x] beats s[/x]" in best
+    assert "one[/m]" in correlated
+
+
 def test_crossovers_say_whose_they_are(tmp_path: Path):
     runs = read(tmp_path, pd.concat([grid(method="one"), grid(method="other")]))
     assert all(line.startswith(("one: b beats s", "other: b beats s")) for line in crossovers(runs))

@@ -132,44 +132,54 @@ def crossovers(runs: pd.DataFrame) -> Iterator[str]:
     """For each pair of models, from how many images on the larger has the lower loss.
 
     In between two amounts of data it is interpolated in the logarithm of their number. Where seeds
-    say how much is noise, smaller differences count as none.
+    say how much is noise, means that differ by less than two standard errors count as level.
     """
     several = [name for name in ("method", "source") if runs[name].nunique() > 1]
     for (method, source), rows in runs.groupby(["method", "source"], sort=False):
         names = {"method": method, "source": source}
         head = "".join(f"{names[name]}: " for name in several)
-        noise = NOISE * np.sqrt(2) * (seed_noise(rows, LOSS) or 0.0)
-        for large, small, samples, gain in _differences(rows):
-            yield f"{head}{large} beats {small} after {samples:,.0f} samples {_from(gain, noise)}"
+        noise = NOISE * (seed_noise(runs[runs["method"] == method], LOSS) or 0.0)
+        for large, small, samples, found in _differences(rows):
+            told = _from(found["gain"], noise * found["error"])
+            yield f"{head}{large} beats {small} after {samples:,.0f} samples {told}"
 
 
-def _differences(runs: pd.DataFrame) -> Iterator[tuple[str, str, float, pd.Series]]:
-    """The larger and the smaller model, the length, and by how much the larger's loss is lower."""
+def _differences(runs: pd.DataFrame) -> Iterator[tuple[str, str, float, pd.DataFrame]]:
+    """The larger and the smaller model, the length, and for each number of images two columns.
+
+    ``gain``: by how much the larger's mean loss is lower. ``error``: the standard error of that
+    for seeds whose standard deviation is 1.
+    """
     sizes = runs.groupby("model")["params_m"].first().sort_values()
-    mean = runs.groupby(["samples_seen", "unique_images", "model"])[LOSS].mean()
-    table = mean.unstack("model")
+    losses = runs.groupby(["samples_seen", "unique_images", "model"])[LOSS]
+    mean, count = losses.mean().unstack("model"), losses.count().unstack("model")
     for small, large in combinations(sizes.index, 2):
-        gains = (table[small] - table[large]).dropna()
-        for samples, gain in gains.groupby(level=0):
-            if len(gain) > 1:
-                yield str(large), str(small), float(samples), gain
+        error = np.sqrt(1 / count[small] + 1 / count[large])
+        pairs = pd.DataFrame({"gain": mean[small] - mean[large], "error": error}).dropna()
+        for samples, found in pairs.groupby(level=0):
+            if len(found) > 1:
+                yield str(large), str(small), float(samples), found.droplevel(0)
 
 
-def _from(gain: pd.Series, noise: float) -> str:
-    if (gain.abs() <= noise).all():
+def _from(gain: pd.Series, noise: pd.Series) -> str:
+    """Where the gain passes the noise; both by the number of images, from few to many."""
+    level = (gain.abs() <= noise) & (noise > 0)
+    beats = (gain > noise).to_numpy()
+    if level.all():
         return "nowhere by more than the noise of seeds, nor is beaten"
-    gain = gain.where(gain.abs() > noise, 0.0)
-    images = np.log(gain.index.get_level_values("unique_images").to_numpy(float))
-    values = gain.to_numpy()
-    if (values > 0).all():
+    if beats.all():
         return "at every amount of data"
-    if (values <= 0).all():
+    if not beats.any():
         return "at none"
-    last = int(np.flatnonzero(values <= 0)[-1])
-    if last == len(values) - 1:
+    last = int(np.flatnonzero(~beats)[-1])
+    if last == len(beats) - 1:
         return "not with the most data"
+    images, values = gain.index.to_numpy(float), gain.to_numpy()
+    if level.iloc[last]:
+        told = f"level within the noise of seeds at {images[last]:,.0f}"
+        return f"from {images[last + 1]:,.0f} images on; {told}"
     share = -values[last] / (values[last + 1] - values[last])
-    at = np.exp(images[last] + share * (images[last + 1] - images[last]))
+    at = images[last] * (images[last + 1] / images[last]) ** share
     return f"from about {at:,.0f} images on"
 
 
