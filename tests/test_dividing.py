@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from unlabel.api import embed, export
 from unlabel.data.store import Store
 from unlabel.dividing import apportion
-from unlabel.errors import DataError, Preempted
+from unlabel.errors import ConfigError, DataError, Preempted
 from unlabel.pretraining import continue_run, start_run
+from unlabel.saliency import saliency as make_masks
 from unlabel.terminal import Bar, console
 from unlabel.training import checkpoint
 from unlabel.training.run import Run
@@ -210,6 +212,32 @@ def test_stages_of_other_images_are_refused(whole: Run, shapes_store: Path, tmp_
     with pytest.raises(DataError, match="other images"):
         train(shapes_store, tmp_path / "run", **{"options.stages": str(stages)})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_sees_masks_has_a_student_that_does_not(
+    shapes_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = Path(shutil.copytree(shapes_store, tmp_path / "store"))
+    make_masks(str(store), "spectral", None, preview=False, workers=1, overwrite=False)
+    wide = {"options.base_options": {"hidden": 64, "small": 0}, "options.base_method": "relicv2"}
+    run = train(store, tmp_path / "run", **wide, steps=12)
+    assert "layers" not in run.facts["data"]
+    assert all(list(stage.facts["data"]["layers"]) == ["foreground"] for stage in stage_runs(run))
+    assert continue_run(Run.open(run.path)).path == run.path
+    monkeypatch.chdir(tmp_path)
+    other = train(store, tmp_path / "other", **wide, **{"options.stages": "run/stages", "steps": 2})
+    assert Path(other.config.options["stages"]).is_absolute()
+
+
+def test_a_run_is_not_removed_for_settings_that_cannot_work(shapes_store: Path, tmp_path: Path):
+    small = {k: v for k, v in ASKED.items() if k not in ("options.base_options", "options.hidden")}
+    asked = {**small, "method": "simclr", "steps": 2}
+    run = start_run([str(shapes_store)], asked, out=tmp_path / "run")
+    before = fingerprint(run)
+    for change in ({"batch_size": 4, "accumulate": 4}, {"accumulate": 3}, {"batch_size": 1}):
+        with pytest.raises(ConfigError, match="batch_size"):
+            start_run([str(shapes_store)], {**asked, **change}, out=run.path, overwrite=True)
+        assert fingerprint(run) == before
 
 
 def test_experts_may_start_at_random(shapes_store: Path, tmp_path: Path):

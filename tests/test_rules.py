@@ -129,6 +129,26 @@ def test_how_rates_follow_small_batches(store, method, side, scaled):
     assert config.optim.scale_lr == scaled
 
 
+def test_another_optimiser_brings_no_decay_that_climbs_and_falls_as_far(store):
+    for method in ("dino", "esvit"):
+        optim = choose(
+            of_size(store, 50_000, 64), CLUSTER, {"method": method, "optim.optimizer": "sgd"}
+        ).config.optim
+        assert (optim.weight_decay, optim.weight_decay_end) == (5e-4, None)
+    own = {"method": "dino", "optim.optimizer": "sgd", "optim.weight_decay_end": 0.3}
+    assert choose(of_size(store, 50_000, 64), CLUSTER, own).config.optim.weight_decay_end == 0.3
+    swav = {"method": "swav", "model.name": "vit_small_patch16_224"}
+    optim = choose(of_size(store, 50_000, 200), CLUSTER, swav).config.optim
+    assert optim.lr / optim.min_lr == pytest.approx(1000)
+
+
+def test_colours_that_were_asked_for_are_judged_by_their_own_strength(store):
+    for method, colours, strength in (("simclr", "byol", 1.0), ("byol", "simclr", 0.5)):
+        asked = {"method": method, "options.colours": colours}
+        options = choose(of_size(store, 5000, 32), LAPTOP, asked).config.options
+        assert options.get("strength", 1.0) == strength
+
+
 def test_an_optimiser_that_was_asked_for_gets_its_rate_in_short_runs(store):
     for method, optimizer, lr in (("byol", "sgd", 0.2), ("dino", "lars", 0.3)):
         asked = {"method": method, "optim.optimizer": optimizer}

@@ -35,6 +35,8 @@ from unlabel.training.verdict import FEWEST_LOOKS
 
 STAGES = "stages"
 """Their folder in the run's, and the run's fact that says how many steps each has."""
+MASKS = "masks"
+"""The run's fact of the masks that its stages see."""
 LEAST_BATCHES = 2
 """Batches of images that a group must have, so that hardly a batch has an image twice."""
 EXPERT_LOOKS = FEWEST_LOOKS - 2
@@ -68,7 +70,8 @@ def divided(choice: Choice, folder: Path) -> tuple[Choice, dict[str, Any]]:
     options = _options(config)
     if options.stages is not None:
         _refuse_other_images(options.stages, config)
-        return choice, {}
+        own = {**config.options, "stages": str(options.stages)}  # absolute
+        return Choice(config.model_copy(update={"options": own}), choice.reasons), {}
     _refuse_few_images(config)
     base, experts, last = apportion(config.steps, options.shares)
     own = {**config.options, "stages": str((folder / STAGES).absolute())}
@@ -164,7 +167,7 @@ def _finish(
         if path.is_dir():  # of a process that was killed here
             Run.remove(path)
         kept = {key: run.facts[key] for key in ("environment", "model")}
-        data = {**run.facts["data"], "images": images}
+        data = {**run.facts["data"], "images": images, "layers": run.facts.get(MASKS, {})}
         Run.create(path, config, {**kept, "reasons": {}, "data": data})
     processes().wait_for_everyone()
     finish(Run.open(path))

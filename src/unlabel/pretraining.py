@@ -16,7 +16,7 @@ from unlabel.data.cache import open_or_ingest
 from unlabel.data.ingest_report import REPORT, IngestReport
 from unlabel.data.store import MANIFEST, Store
 from unlabel.data.views import used_layers
-from unlabel.dividing import STAGES, begins_with, divided, train_stages
+from unlabel.dividing import MASKS, STAGES, begins_with, divided, train_stages
 from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
@@ -29,7 +29,7 @@ from unlabel.training.batch_size import largest_batch
 from unlabel.training.exported import load_exported
 from unlabel.training.loop import best_step, train
 from unlabel.training.run import Run
-from unlabel.training.setup import build, processes
+from unlabel.training.setup import build, deal, processes
 from unlabel.training.split import split_store
 from unlabel.training.verdict import Verdict
 
@@ -162,6 +162,8 @@ def _create(
         settled, stages = divided(choice, folder)
         settled = _explained(settled, asked)
         facts = facts_of(store, choice)  # builds the model: an old run goes only for one that works
+        if stages:  # their masks are no matter of the run that learns from them
+            stages[MASKS] = facts["data"].pop("layers")
         if overwrite and folder.is_dir():
             Run.remove(folder)
         Run.create(folder, settled.config, {**facts, "reasons": settled.reasons, **stages})
@@ -207,7 +209,9 @@ def _explained(choice: Choice, asked: Collection[str]) -> Choice:
 def facts_of(store: Store, choice: Choice) -> dict[str, Any]:
     """What is known of a run before it begins, as in its ``run.json``; builds its model."""
     learnt_from, held_out = split_store(choice.config)
-    method = build(begins_with(choice.config), learnt_from)
+    first = begins_with(choice.config)
+    method = build(first, learnt_from)
+    deal(first, method, learnt_from, 0, processes().num_processes)  # refuses what cannot be dealt
     backbone = method.backbone
     return {
         "reasons": choice.reasons,

@@ -168,7 +168,8 @@ def _adapt(
             pick("options.small", 0, "a small crop of a small image shows next to nothing")
         if method.Options.model_fields["scale"].default[0] < SMALL_CROP:
             pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
-        if method.Options.model_fields["colours"].default in STRONG_COLOURS:
+        default = method.Options.model_fields["colours"].default
+        if (pick.settings.get("options.colours") or default) in STRONG_COLOURS:
             pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
     _adapt_optimizer(pick, method, convolutional, batch)
 
@@ -193,8 +194,13 @@ def _adapt_optimizer(pick: _Picker, method: type[Method], convolutional: bool, b
         fits, why = "adamw", "LARS is for ResNets"
     if (asked or fits) == own:
         return
-    for key, value in OPTIMIZERS.get(asked or fits, {}).items():
-        pick(f"optim.{key}", value, f"suits {asked}" if asked else why)
+    recipe, why = method.recipe, f"suits {asked}" if asked else why
+    values = OPTIMIZERS.get(asked or fits, {})
+    if recipe.min_lr and pick.settings.get("optim.lr") is None and values:
+        pick("optim.min_lr", recipe.min_lr * values["lr"] / recipe.lr, why)
+    for key, value in values.items():
+        pick(f"optim.{key}", value, why)
+    pick.settings.setdefault("optim.weight_decay_end", None)  # another decay does not climb
 
 
 def _image_size(side: int, machine: Machine) -> tuple[int, str]:

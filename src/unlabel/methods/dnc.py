@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -54,7 +54,7 @@ class DnCOptions(ViewOptions):
     (the paper's: evenly)."""
     experts_from: Literal["base", "random"] = "base"
     """Where experts start (not known of the paper)."""
-    stages: Path | None = None
+    stages: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     """The folder of a base and experts that are there already: ``stages`` in the folder of another
     DnC run. All steps are then the distillation's. They are trained first when not given."""
     hidden: int | None = Field(None, ge=1)

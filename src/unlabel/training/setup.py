@@ -68,15 +68,9 @@ def assemble(run: Run, tell: Callable[[str], None] = lambda _: None) -> Training
     accelerator = _accelerator(run)
     learnt_from, held_out = split_store(config)
     method = build(config, learnt_from)
-    _refuse_single_images(config, method, accelerator.num_processes)
     _refuse_other_layers(run, used_layers(learnt_from, method.spec))
-    batches = partial(Batches, spec=method.spec, seed=config.seed)
-    training = batches(
-        learnt_from,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
+    training = deal(
+        config, method, learnt_from, accelerator.process_index, accelerator.num_processes
     )
     if type(method).prepare is not Method.prepare:
         count = min(PREPARE_IMAGES, len(learnt_from))
@@ -116,6 +110,25 @@ def _refuse_other_layers(run: Run, layers: dict[str, str]) -> None:
             f"{run.config.data} has other masks ({names}) than {run.path} began with. Put them "
             "back as they were, or start a new run."
         )
+
+
+def deal(config: PretrainConfig, method: Method, store: Store, rank: int, world: int) -> Batches:
+    """The training batches of process ``rank`` of ``world``.
+
+    Raises:
+        ConfigError: the batch cannot be dealt to processes and micro-batches, or leaves a single
+            image where images are compared.
+    """
+    _refuse_single_images(config, method, world)
+    return Batches(
+        store,
+        method.spec,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        rank=rank,
+        world=world,
+    )
 
 
 def _refuse_single_images(config: PretrainConfig, method: Method, processes: int) -> None:
