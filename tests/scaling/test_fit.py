@@ -53,7 +53,7 @@ def test_one_wild_run_hardly_moves_a_fit():
     assert rms(found - np.log(clean["val_loss"])) < 2e-3
 
 
-@pytest.mark.parametrize("factor", [1.02, 0.6])
+@pytest.mark.parametrize("factor", [1.02, 0.6, 5.0])
 def test_another_source_of_images_may_lie_off(factor: float):
     runs = pd.concat(
         [grid(chinchilla), grid(chinchilla).iloc[:4].assign(source="other")], ignore_index=True
@@ -143,14 +143,31 @@ def test_a_corner_that_no_run_has_reached_is_beyond_the_table():
 def test_a_part_is_refused_where_a_baseline_knows_as_much():
     """Losses that chance alone decides; and those that depend on the length alone."""
     draws = np.random.default_rng(1)
-    images = (1e4, 4e4, 16e4)
-    fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.03))), images=images))
+    images, few = (1e4, 4e4, 16e4), FORMS[:3]
+    fit = Fit(grid(lambda row: float(np.exp(draws.normal(0, 0.03))), images=images), forms=few)
     inside = grid(chinchilla, (40.0,), (3e4,), (8e6,))
     assert "inside the table the forms are off by" in predict(fit, inside)["val_loss_note"][0]
     assert "inside" in fit.refusals
-    length = Fit(grid(lambda row: 0.4 + 40 * row["samples_seen"] ** -0.4, images=images))
+    length = Fit(grid(lambda row: 0.4 + 40 * row["samples_seen"] ** -0.4, images=images), forms=few)
     assert length.errors["data high"] < 0.001
     assert not set(length.refusals) & {"inside", "length high"}
+
+
+def test_the_level_of_a_source_is_nothing_that_the_forms_know_better():
+    """Chance alone decides, beside how far two sources lie apart."""
+    draws = np.random.default_rng(2)
+    noise = [grid(lambda row: float(np.exp(draws.normal(0, 0.03)))) for _ in range(2)]
+    noise[1] = noise[1].assign(source="other", val_loss=1.3 * noise[1]["val_loss"])
+    fit = Fit(pd.concat(noise), forms=FORMS[:2])
+    assert max(fit.baselines["inside"].values()) < 0.06
+    assert "inside" in fit.refusals
+
+
+def test_repetitions_of_nearly_one_length_are_held_out_together():
+    runs = pd.concat([grid(chinchilla), grid(chinchilla).assign(seed=1)], ignore_index=True)
+    runs.loc[runs["seed"] == 1, "samples_seen"] *= 1.002
+    for part in Fit(runs, forms=(CHINCHILLA,))._folds():
+        assert np.array_equal(part[:18], part[18:])
 
 
 def test_runs_of_nearly_one_length_are_of_one_length():
@@ -169,6 +186,7 @@ def test_runs_of_nearly_one_length_are_of_one_length():
 
 
 def test_more_sets_of_images_than_runs_can_tell_apart():
-    runs = grid(chinchilla).iloc[:12].assign(source=[f"s{k % 8}" for k in range(12)])
-    with pytest.raises(DataError, match="12 runs on 8 sets of images are too few"):
-        Fit(runs)
+    runs = grid(chinchilla).assign(source=[f"s{k % 8}" for k in range(18)])
+    with pytest.raises(DataError, match="8 sets of images needs at least 14 runs.* there are 13"):
+        Fit(runs[:13])
+    assert [fitted.form.name for fitted in Fit(runs[:14], forms=FORMS[:2]).forms] == ["Chinchilla"]

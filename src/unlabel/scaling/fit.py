@@ -62,7 +62,7 @@ class Fit:
         levels: the columns of ``runs`` that the axes are, where numbers that are nearly the same
             are the same.
         baselines: for each part that was held out, and inside, the errors of the median and of the
-            nearest known row.
+            nearest known row, both of the same source of images where it has others.
     """
 
     def __init__(self, runs: pd.DataFrame, seed: int = 0, forms: tuple[Form, ...] = FORMS) -> None:
@@ -89,9 +89,11 @@ class Fit:
         ]
         if not self.forms:
             sets = len(self.scale.sources)
+            needed = min(len(form.ranges) for form in forms) + sets + 1
             raise DataError(
-                f"{len(self.runs)} runs on {sets} sets of images are too few for a fit: each set "
-                "has a level of its own. Leave some out (--exclude-dataset)."
+                f"A fit of runs on {sets} sets of images needs at least {needed} runs, as each set "
+                f"has a level of its own; there are {len(self.runs)}. Leave some sets out "
+                "(--exclude-dataset)."
             )
         parts = {name: [rows] for name, rows in self.held_out.items()} | {INSIDE: folds}
         self.baselines = {name: self._baselines(held_out) for name, held_out in parts.items()}
@@ -243,21 +245,28 @@ class Fit:
 
     def _folds(self) -> list[Array]:
         """Parts of the rows; repetitions of one run are in the same."""
-        run = self.runs.groupby([*NUMBERS, "source"]).ngroup().to_numpy()
+        levels = [self.levels[name] for name in NUMBERS]
+        run = self.runs.groupby([*levels, "source"]).ngroup().to_numpy()
         part = np.random.default_rng(self.seed).permutation(run.max() + 1)[run] % FOLDS
         return [part == k for k in range(FOLDS) if (part == k).any()]
 
     def _baselines(self, parts: list[Array]) -> dict[str, float]:
-        """Errors on parts that are held out in turn."""
-        places = np.log(self.runs[list(NUMBERS)].to_numpy(float))
+        """Errors on parts that are held out in turn.
+
+        Each source has a level of its own, so a row is compared with those of its source.
+        """
+        places = np.log(self.levels.to_numpy(float))
         logs = np.log(self.runs[LOSS].to_numpy(float))
-        median, nearest = [], []
+        source = self.runs["source"].to_numpy(object)
+        errors: dict[str, list[float]] = {"median": [], "nearest known run": []}
         for rows in parts:
-            median.append(np.median(logs[~rows]) - logs[rows])
-            away = np.abs(places[rows][:, None] - places[~rows]).sum(2)
-            nearest.append(logs[~rows][away.argmin(1)] - logs[rows])
-        errors = {"median": median, "nearest known run": nearest}
-        return {name: rms(np.concatenate(found)) for name, found in errors.items()}
+            for row in np.flatnonzero(rows):
+                own = ~rows & (source == source[row])
+                known = own if own.any() else ~rows
+                nearest = np.abs(places[known] - places[row]).sum(1).argmin()
+                errors["median"].append(np.median(logs[known]) - logs[row])
+                errors["nearest known run"].append(logs[known][nearest] - logs[row])
+        return {name: rms(found) for name, found in errors.items()}
 
 
 def levels(values: pd.Series) -> pd.Series:
