@@ -187,6 +187,6 @@ def test_runs_of_nearly_one_length_are_of_one_length():
 
 def test_more_sets_of_images_than_runs_can_tell_apart():
     runs = grid(chinchilla).assign(source=[f"s{k % 8}" for k in range(18)])
-    with pytest.raises(DataError, match="8 sets of images needs at least 14 runs.* there are 13"):
+    with pytest.raises(DataError, match=r"8 sets of images needs at least 14 runs.* there are 13"):
         Fit(runs[:13])
     assert [fitted.form.name for fitted in Fit(runs[:14], forms=FORMS[:2]).forms] == ["Chinchilla"]
