@@ -200,21 +200,15 @@ def pretrain(
         "seed": seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    from unlabel.data.processes import start_server
-
     if resume is not None:
         if any((*data, *given, out, recipe, settings, overwrite)):
             raise UsageError(
                 "--resume continues a run with its own settings: give it alone. To change a "
                 "setting, start a new run."
             )
-        run = _open(resume)
-        if run.config.workers:
-            start_server()
-        from unlabel.pretraining import continue_run
-
-        return continue_run(run)
+        return _continue(_open(resume))
     from unlabel.asked import check, merged
+    from unlabel.data.processes import start_server
 
     asked = {**given, **settings_of(settings)}
     folder, file = (None if path is None else Path(path) for path in (out, recipe))
@@ -373,6 +367,16 @@ def _kinds(saliency: str | None, segments: str | None) -> dict[str, Kind]:
     from unlabel.saliency import find_kinds
 
     return find_kinds(saliency, segments)
+
+
+def _continue(run: Run) -> Run:
+    from unlabel.data.processes import start_server
+
+    if run.config.workers:
+        start_server()  # before torch is imported here
+    from unlabel.pretraining import continue_run
+
+    return continue_run(run)
 
 
 def _open(run: File) -> Run:

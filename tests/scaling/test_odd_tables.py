@@ -10,6 +10,7 @@ import pytest
 
 from unlabel.cli import run
 from unlabel.errors import DataError
+from unlabel.scaling.advice import Adviser
 from unlabel.scaling.findings import Findings, correlations, crossovers, overfitting
 from unlabel.scaling.fits import fit_table
 from unlabel.scaling.table import accuracies, main_source, read_runs
@@ -80,6 +81,23 @@ def test_differences_within_the_noise_are_no_crossover(tmp_path: Path):
 def test_a_figure_with_a_gap_still_gets_worse(tmp_path: Path):
     knn = [0.9, np.nan, 0.5] + [0.5] * 9
     assert overfitting(read(tmp_path, grid().assign(knn=knn)))["worse_features"][2]
+
+
+def test_runs_rounded_to_batches_are_found_as_others_are(tmp_path: Path):
+    exact = grid(dataset="d")
+    off = 1 + np.random.default_rng(0).uniform(-0.008, 0.008, (2, len(exact)))
+    rounded = exact.assign(
+        unique_images=exact["unique_images"] * off[0], samples_seen=exact["samples_seen"] * off[1]
+    )
+    wanted, found = (Findings.of(read(tmp_path, table)) for table in (exact, rounded))
+    assert wanted.flags.to_numpy().sum() > 0
+    assert found.flags.equals(wanted.flags)
+    assert [(b.column, b.model, b.value) for b in found.best] == [
+        (b.column, b.model, b.value) for b in wanted.best
+    ]
+    assert len(found.crossovers) == len(wanted.crossovers) > 0
+    told = Adviser(read(tmp_path, rounded)).sections()[0].sentences
+    assert "took" in told[1] or "added" in told[1]
 
 
 def test_columns_that_are_no_figures(tmp_path: Path):

@@ -22,7 +22,15 @@ from unlabel.scaling.findings import Findings
 from unlabel.scaling.fit import Fit
 from unlabel.scaling.outlook import Gain, Outlook, Place
 from unlabel.scaling.predict import PREDICTED
-from unlabel.scaling.table import LOSS, MOVING, accuracies, main_source, read_runs
+from unlabel.scaling.table import (
+    LOSS,
+    MOVING,
+    SAME,
+    accuracies,
+    levelled,
+    main_source,
+    read_runs,
+)
 from unlabel.scaling.teaching import next_run
 from unlabel.scaling.wording import described, told, whether_enough, which_brings_most
 
@@ -87,7 +95,7 @@ class Adviser:
 
     def __init__(self, runs: pd.DataFrame) -> None:
         """``runs`` are of one method; those of further sources of images serve the fit alone."""
-        self.runs = runs[runs["source"] == main_source(runs)]
+        self.runs = levelled(runs[runs["source"] == main_source(runs)])
         self.most = float(self.runs["unique_images"].max())
         sizes = self.runs.groupby("model")["params_m"].first().sort_values()
         longest = float(self.runs["samples_seen"].max())
@@ -157,7 +165,7 @@ class Adviser:
 
     def _losses_on(self, images: float) -> pd.Series:
         """Measured losses by model and images seen, means over seeds."""
-        rows = self.runs[self.runs["unique_images"] == images]
+        rows = self.runs[(self.runs["unique_images"] / images).between(1 / SAME, SAME)]
         return rows.groupby(["model", "samples_seen"])[LOSS].mean()
 
     def _supposing(self, outlook: Outlook, leader: Place) -> Iterator[str]:

@@ -52,7 +52,7 @@ def best_models(runs: pd.DataFrame) -> Iterator[Best]:
     """By every column, for every amount of images, from few to many.
 
     Args:
-        runs: as `read_runs` gives them.
+        runs: as `levelled` gives them.
     """
     for key, rows in runs.groupby(["method", "source", "unique_images"]):
         for column in (LOSS, *accuracies(rows)):

@@ -14,7 +14,7 @@ from rich.table import Table
 from scipy.stats import pearsonr, spearmanr
 
 from unlabel.scaling.best import NOISE, Best, best_models, best_table, seed_noise
-from unlabel.scaling.table import LOSS, accuracies, main_source
+from unlabel.scaling.table import LOSS, accuracies, levelled, main_source
 
 MARGIN = 0.005
 """How much worse than the largest data's a loss must be, where seeds do not say how much is noise
@@ -30,7 +30,7 @@ def overfitting(runs: pd.DataFrame) -> pd.DataFrame:
     """Which runs overfit, by two rules and by their downstream figures.
 
     Args:
-        runs: as `read_runs` gives them.
+        runs: as `levelled` gives them.
 
     Returns:
         A row for each of ``runs`` with three flags: ``longer_was_worse``, where a shorter run of
@@ -133,6 +133,9 @@ def crossovers(runs: pd.DataFrame) -> Iterator[str]:
 
     In between two amounts of data it is interpolated in the logarithm of their number. Where seeds
     say how much is noise, means that differ by less than two standard errors count as level.
+
+    Args:
+        runs: as `levelled` gives them.
     """
     several = [name for name in ("method", "source") if runs[name].nunique() > 1]
     for (method, source), rows in runs.groupby(["method", "source"], sort=False):
@@ -196,9 +199,10 @@ class Findings:
     @classmethod
     def of(cls, runs: pd.DataFrame) -> Findings:
         """Look at a table as `read_runs` gives it."""
-        flags = overfitting(runs)
+        level = levelled(runs)
+        flags = overfitting(level)
         told = list(correlations(runs, cls._overfit(flags)))
-        return cls(runs, flags, told, list(crossovers(runs)), list(best_models(runs)))
+        return cls(runs, flags, told, list(crossovers(level)), list(best_models(level)))
 
     @property
     def overfit(self) -> pd.Series:

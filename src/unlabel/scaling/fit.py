@@ -16,7 +16,7 @@ import pandas as pd
 from unlabel.errors import DataError
 from unlabel.scaling.fitted import Fitted, Regression, Scale, fit_without
 from unlabel.scaling.forms import FORMS, Array, Form
-from unlabel.scaling.table import LOSS, NUMBERS
+from unlabel.scaling.table import LOSS, NUMBERS, levels
 
 FOLDS, REFITS = 5, 60
 BETTER = 0.8
@@ -34,8 +34,6 @@ COUNTS = 0.02
 """Least weight, at any edge, of a form that is fitted again to rows drawn again."""
 FEWEST = 8
 """Rows that a fit needs."""
-SAME = 1.02
-"""Factor within which two numbers of an axis are the same: runs are rounded to whole batches."""
 COLUMNS = {"model": "params_m", "length": "samples_seen", "data": "unique_images"}
 OUTWARD = {"model": "high", "length": "high", "data": "low"}
 """The end of each axis that is asked about most: larger models, longer runs, less data."""
@@ -267,16 +265,6 @@ class Fit:
                 errors["median"].append(np.median(logs[known]) - logs[row])
                 errors["nearest known run"].append(logs[known][nearest] - logs[row])
         return {name: rms(found) for name, found in errors.items()}
-
-
-def levels(values: pd.Series) -> pd.Series:
-    """The values, where those within ``SAME`` of a smaller one are that one."""
-    found: dict[float, float] = {}
-    level = 0.0
-    for value in np.sort(values.unique()):
-        level = value if value > SAME * level else level
-        found[value] = level
-    return values.map(found)
 
 
 def rms(errors: Any) -> float:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, SAME, Fit
+from unlabel.scaling.fit import COLUMNS, INSIDE, OUTWARD, OVERFIT, Fit
 from unlabel.scaling.fitted import Fitted
 from unlabel.scaling.forms import Array
+from unlabel.scaling.table import SAME
 
 FARTHEST = {"model": 8.0, "data": 16.0, "length": 4.0}
 """Most times beyond the table that anything is said: images change least there, lengths most."""

@@ -25,6 +25,8 @@ KIND = ("method", "model", "dataset", *NUMBERS, "seed")
 ACCURACIES = re.compile(r"knn|linear|finetune|top1|accuracy|_acc\b|^acc\d*$", re.IGNORECASE)
 SHARE = re.compile(r"-(?P<percent>\d+(?:\.\d+)?)%?$")
 """The end of a data set's name that may be a share of it, in per cent."""
+SAME = 1.02
+"""Factor within which two numbers of an axis are the same: runs are rounded to whole batches."""
 NEAR = 0.05
 """By how much numbers of images may differ from the shares in their names."""
 
@@ -83,6 +85,22 @@ def read_runs(path: Path, *, losses: bool = True) -> pd.DataFrame:
             f"{row['samples_seen']:,.0f} stands twice. Give repetitions a column seed."
         )
     return runs
+
+
+def levels(values: pd.Series) -> pd.Series:
+    """The values, where those within ``SAME`` of a smaller one are that one."""
+    found: dict[float, float] = {}
+    level = 0.0
+    for value in np.sort(values.unique()):
+        level = value if value > SAME * level else level
+        found[value] = level
+    return values.map(found)
+
+
+def levelled(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, where lengths and numbers of images that are nearly the same are the same."""
+    kinds = runs.groupby(["method", "source"], sort=False)
+    return runs.assign(**{name: kinds[name].transform(levels) for name in NUMBERS[1:]})
 
 
 def main_source(runs: pd.DataFrame) -> str:
