@@ -71,24 +71,27 @@ def test_a_black_image_and_a_flat_answer_give_no_mask():
     assert to_mask(found, 0.5) is None
 
 
-@pytest.fixture
-def brightness(tmp_path) -> Path:
-    """A network whose answer is the brightness of each pixel, by one convolution."""
+def write_convolution(path: Path, given: list, maps: int = 1, kind: str = "FLOAT") -> Path:
+    """Write a network of one convolution, the first of whose maps is the brightness."""
     onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    weights = helper.make_tensor("w", kind, [1, 3, 1, 1], [0.2, 0.5, 0.3])
+    helper, number = onnx.helper, getattr(onnx.TensorProto, kind)
+    weights = helper.make_tensor("w", number, [maps, 3, 1, 1], [0.2, 0.5, 0.3] * maps)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"])],
         "brightness",
-        [helper.make_tensor_value_info("x", kind, [1, 3, 320, 320])],
-        [helper.make_tensor_value_info("y", kind, [1, 1, 320, 320])],
+        [helper.make_tensor_value_info("x", number, given)],
+        [helper.make_tensor_value_info("y", number, [None] * 4)],
         [weights],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
-    path = tmp_path / "net.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture
+def brightness(tmp_path) -> Path:
+    return write_convolution(tmp_path / "net.onnx", [1, 3, 320, 320])
 
 
 def test_a_real_file_finds_the_bright_disc(brightness):
@@ -107,3 +110,19 @@ def test_what_is_no_network_is_refused(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not a network")
     with pytest.raises(DataError, match="cannot be read as an ONNX network"):
         OnnxSaliency.load(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("given", "maps", "kind"),
+    [
+        ([1, 3, 320, 480], 1, "FLOAT"),
+        ([2, 3, 320, 320], 1, "FLOAT"),
+        ([1, 3, 320, 320], 2, "FLOAT"),
+        ([1, 3, 320, 320], 1, "FLOAT16"),
+    ],
+)
+def test_networks_of_another_form_are_refused_before_an_image_is_read(tmp_path, given, maps, kind):
+    pytest.importorskip("onnxruntime")
+    path = write_convolution(tmp_path / "odd.onnx", given, maps, kind)
+    with pytest.raises(DataError, match="does not make one map of one image of"):
+        OnnxSaliency.load(path)

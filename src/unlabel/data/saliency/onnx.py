@@ -26,8 +26,8 @@ LARGE = 1024
 class OnnxSaliency:
     """A network from an image to a saliency map.
 
-    Its input is (1, 3, S, S) and its first output (1, 1, S, S). Pixels are divided by the image's
-    largest and normalised as IS-Net's where S is 1024, else as U2-Net's.
+    Its input is (1, 3, S, S) and its first output one map, (1, 1, h, w) say. Pixels are divided by
+    the image's largest and normalised as IS-Net's where S is 1024, else as U2-Net's.
     """
 
     def __init__(self, session: Any) -> None:
@@ -43,7 +43,7 @@ class OnnxSaliency:
 
         Raises:
             InputMissing: the file or onnxruntime is not there.
-            DataError: the file is no network of this form.
+            DataError: the file is no network of this form, which one trial shows.
         """
         if not path.is_file():
             raise InputMissing(f"There is no ONNX file at {path}.")
@@ -58,12 +58,19 @@ class OnnxSaliency:
                 path, providers=onnxruntime.get_available_providers()
             )
         except Exception as error:  # onnxruntime has no common class of errors
-            reason = str(error).splitlines()[0][:200]
-            raise DataError(f"{path} cannot be read as an ONNX network: {reason}") from None
-        shape = session.get_inputs()[0].shape
-        if len(session.get_inputs()) != 1 or len(shape) != 4 or shape[1] not in (3, "C", "c", None):
-            raise DataError(f"{path} does not take one image (1, 3, S, S): its input is {shape}.")
-        return cls(session)
+            raise DataError(f"{path} cannot be read as an ONNX network: {_line(error)}") from None
+        inputs = [given.shape for given in session.get_inputs()]
+        if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][1] not in (3, "C", "c", None):
+            raise DataError(f"{path} does not take one image (1, 3, S, S): its input is {inputs}.")
+        network = cls(session)
+        try:
+            network(np.zeros((8, 8, 3), np.uint8))
+        except Exception as error:
+            raise DataError(
+                f"{path} does not make one map of one image of {network.side} px, as U2-Net does: "
+                f"{_line(error)}"
+            ) from None
+        return network
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Saliency of an image, uint8 (h, w, 3): float32 (h, w)."""
@@ -73,7 +80,11 @@ class OnnxSaliency:
         mean, std = CENTRED if self.side == LARGE else IMAGENET
         unit = (pixels / max(float(pixels.max()), 1e-6) - mean) / std
         given = unit.transpose(2, 0, 1)[None].astype(np.float32)
-        found = self.session.run(None, {self.input: given})[0]
-        return cv2.resize(
-            np.asarray(found, np.float32).reshape(self.side, self.side), (width, height)
-        )
+        found = np.asarray(self.session.run(None, {self.input: given})[0], np.float32)
+        rows, columns = found.shape[-2:]
+        return cv2.resize(found.reshape(rows, columns), (width, height))
+
+
+def _line(error: Exception) -> str:
+    """The first line of what onnxruntime says."""
+    return str(error).partition("\n")[0][:200]
