@@ -140,6 +140,17 @@ def test_a_fit_that_knows_no_more_than_the_nearest_run_is_silent():
     assert "the table has one number of images only" in text
 
 
+def test_runs_that_hardly_differ_are_told_how_to_differ():
+    """Losses of chance alone: each reason is given once, and what would help."""
+    runs = published()
+    runs["val_loss"] = np.random.default_rng(0).normal(0.4, 0.001, len(runs))
+    text = told(Adviser(runs).sections())
+    assert text.count("nothing is said, because") == 1
+    assert "Doubling the images or the model or the length" in text
+    spread = 100 * (runs["val_loss"].max() / runs["val_loss"].min() - 1)
+    assert f"the highest loss is {spread:.1f} % above the lowest" in text
+
+
 def test_other_numbers_of_images(adviser: Adviser):
     assert "With 3,000,000 images" in (text := told(adviser.sections(images=3_000_000)))
     assert "Against the same on 1,281,167 images" in text

@@ -22,7 +22,7 @@ REFUSED = Gain(float("nan"), float("nan"), float("nan"), "too far")
         ({"a": (-0.1, -0.2, -0.01), "b": (-0.01, -0.02, -0.001)}, "None of them"),
         ({"a": (0.1, 0.08, 0.12), "b": (0.02, 0.01, 0.03)}, "Doubling a brings most."),
         ({"a": (0.1, 0.08, 0.12), "b": (0.02, 0.01, 0.03), "c": None}, "Of those, doubling a"),
-        ({"a": None, "b": None}, "The fit says nothing of any of them."),
+        ({"a": None, "b": None}, None),
         ({"a": (0.1, 0.08, 0.12), "b": None}, None),
     ],
 )

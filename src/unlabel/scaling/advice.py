@@ -203,9 +203,12 @@ class Adviser:
         known = {what: gain for what, gain in gains.items() if not gain.why_not}
         for what, gain in sorted(known.items(), key=lambda item: -item[1].middle):
             yield f"Doubling {what}{self._cost(leader, changes[what])}: {told(gain)}."
-        for what in gains:
+        unknown: dict[str, list[str]] = {}
+        for what, gain in gains.items():
             if what not in known:
-                yield f"Doubling {what}: nothing is said, because {gains[what].why_not}."
+                unknown.setdefault(gain.why_not, []).append(what)
+        for why, whats in unknown.items():
+            yield f"Doubling {' or '.join(whats)}: nothing is said, because {why}."
         if most := which_brings_most(gains):
             yield most
         if known:
@@ -282,6 +285,9 @@ class Adviser:
     def _teaching(self, outlook: Outlook, leader: Place) -> Iterator[str]:
         questions = [leader.more_images(), leader.larger(), leader.longer()]
         models = [*self.models, self.models[-1].larger()]
+        if all(outlook.gain(leader, place).why_not for place in questions):
+            yield self._how_to_differ()
+            return
         lesson = next_run(outlook, leader, questions, models, self.prices)
         if lesson is None or lesson.narrower < LITTLE:
             yield "None: what is unknown is not what one more run would settle."
@@ -297,4 +303,13 @@ class Adviser:
             f"{place.model} on {place.images:,.0f} images for {place.samples:,.0f} images seen"
             f"{costs}: its loss would narrow what is said of doubling by about "
             f"{100 * lesson.narrower:.0f} %."
+        )
+
+    def _how_to_differ(self) -> str:
+        """What would make a table, of which no fit holds, tell more."""
+        means = self.runs.groupby(["unique_images", "model", "samples_seen"])[LOSS].mean()
+        return (
+            f"No single run: the highest loss is {100 * (means.max() / means.min() - 1):.1f} % above "
+            "the lowest, and no fit holds. Runs that differ more would tell more: several times as "
+            "long, on fewer of the images, by a larger model."
         )

@@ -45,12 +45,10 @@ def which_brings_most(gains: Mapping[str, Gain]) -> str | None:
     """The change with the largest gain, and those that cannot be told from it.
 
     Returns:
-        ``None`` where the fit speaks of one change alone: there is nothing to choose from.
+        ``None`` where the fit speaks of one change at most: there is nothing to choose from.
     """
     known = {what: gain for what, gain in gains.items() if not gain.why_not}
-    if not known:
-        return "The fit says nothing of any of them."
-    if len(known) == 1:
+    if len(known) < 2:
         return None
     if all(gain.high <= 0 for gain in known.values()):
         return "None of them would lower it."
