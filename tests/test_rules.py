@@ -180,6 +180,18 @@ def test_small_images_have_no_small_crops(store: Store):
         )
 
 
+def test_backgrounds_are_settled_as_the_run_begins(store: Store, monkeypatch):
+    """So that masks which are made later do not stop it from going on."""
+    without = choose(store, LAPTOP, {"method": "relicv2"})
+    assert without.config.options["background"] == 0
+    assert "no foreground masks" in without.reasons["options.background"]
+    monkeypatch.setattr(Store, "layers", frozenset({"foreground"}))
+    assert choose(store, LAPTOP, {"method": "relicv2"}).config.options["background"] == 0.1
+    asked = {"method": "relicv2", "options.background": 0.3}
+    assert choose(store, LAPTOP, asked).config.options["background"] == 0.3
+    assert "background" not in choose(store, LAPTOP, {"method": "byol"}).config.options
+
+
 def test_every_choice_has_its_reason_and_what_was_asked_has_none(store: Store):
     choice = choose(store, LAPTOP, {"steps": 7, "optim.lr": 0.5, "model.name": None})
     assert "steps" not in choice.reasons

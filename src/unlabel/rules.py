@@ -25,6 +25,7 @@ from unlabel.machine import Machine
 from unlabel.methods.base import Method
 from unlabel.methods.parts.multicrop import ViewOptions
 from unlabel.methods.registry import get_method
+from unlabel.methods.relicv2 import PUBLISHED_BACKGROUND
 
 SMALL = 64
 """Images with a shorter side of at most this many pixels count as small."""
@@ -100,6 +101,8 @@ def choose(
     if family is ViT:
         pick("model.patch_size", *_patch_size(size, machine))
     batch = pick("batch_size", *_batch_size(images, machine))
+    if "background" in method.Options.model_fields:
+        pick("options.background", *_background("foreground" in store.layers))
     if tune:
         _adapt(pick, method, family, size, batch, machine)
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
@@ -239,6 +242,12 @@ def _model(convolutional: bool, images: int, size: int, machine: Machine) -> tup
     if images >= 1_000_000 and (machine.accelerator_memory or 0) >= 40:
         return "vit_base_patch16_224", f"{images:,} images and a large accelerator"
     return "vit_small_patch16_224", f"{images:,} images"
+
+
+def _background(masks: bool) -> tuple[float, str]:
+    if masks:
+        return PUBLISHED_BACKGROUND, "the store has foreground masks"
+    return 0.0, "the store has no foreground masks"
 
 
 def _batch_size(images: int, machine: Machine) -> tuple[int, str]:

@@ -38,6 +38,9 @@ from unlabel.methods.parts.multicrop import (
 )
 from unlabel.methods.parts.teacher import Teacher
 
+PUBLISHED_BACKGROUND = 0.1
+"""Probability that a large crop loses its background (from memory)."""
+
 
 class RELICv2Options(MultiCropOptions):
     """Options of RELICv2. What the paper's public part leaves out is marked; see the card."""
@@ -71,7 +74,8 @@ class RELICv2Options(MultiCropOptions):
     begin lower; see ``momentum.start_decay``."""
     background: float | None = Field(None, ge=0, le=1)
     """Probability that a large crop loses its background, which needs foreground masks (unlabel
-    saliency): 0.1 (from memory) where the store has them, else 0, when not given."""
+    saliency). When not given: 0.1 (from memory) where the store has them as the run begins, else
+    0."""
     fill: Literal["zero", "mean", "grey", "blur"] = "zero"
     """What stands in its place; not given in the paper."""
 
@@ -157,7 +161,7 @@ def _spec(options: RELICv2Options, backbone: Backbone, data: DataInfo) -> ViewSp
     spec = view_spec(options, backbone, data)
     share = options.background
     if share is None:
-        share = 0.1 if data.foreground else 0.0
+        share = PUBLISHED_BACKGROUND if data.foreground else 0.0
     if not share:
         return spec
     if not data.foreground:
