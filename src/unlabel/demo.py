@@ -25,8 +25,8 @@ from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.pretraining import start_run
 from unlabel.training.run import Run
 
-STEPS = 1000
-"""Updates that two cores make in about two minutes."""
+STEPS = 1500
+"""Updates that two cores make in about three minutes."""
 BESIDE, BESIDE_STEPS = "splitmask", 500
 """The other method, and updates that two cores make in less than a minute."""
 TEST_SHARE = 5
