@@ -40,6 +40,7 @@ def test_every_file_is_in_the_store_or_in_the_report(photos, undisturbed):
 
 def test_two_processes_make_the_same_store(photos, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr("unlabel.data.processes.SOON", -1)
+    monkeypatch.setattr("unlabel.data.processes.WORTH", -1)
     ingest([photos], tmp_path / "store", workers=2, progress=False)
     assert everything(tmp_path / "store") == everything(undisturbed)
     assert os.listdir(tmp_path) == ["store"]

@@ -145,7 +145,7 @@ def test_killed_at_random_with_two_processes(photos, undisturbed, tmp_path):
     """The parent is killed at some moment; its processes leave and the next run succeeds."""
     code = (
         "import sys; from pathlib import Path; from unlabel.data import processes\n"
-        "from unlabel.data.ingest import ingest; processes.SOON = -1\n"
+        "from unlabel.data.ingest import ingest; processes.SOON = processes.WORTH = -1\n"
         "if __name__ == '__main__':\n"
         "    ingest([sys.argv[1]], Path(sys.argv[2]), workers=2, progress=False)"
     )

@@ -32,31 +32,41 @@ def who(folder: Path) -> list[int]:
     return [int((folder / str(part)).read_text()) for part in PARTS]
 
 
-def test_quick_work_needs_no_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "SOON", 1e6)
-    done(partial(note, tmp_path), workers=2)
-    assert who(tmp_path) == [os.getpid()] * 4
-
-
-def test_work_that_lasts_goes_to_processes(tmp_path, monkeypatch):
-    times = iter([0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("clock", "here"),
+    [
+        ([0.0, 0.0, 0.9, 1.8, 2.7], [1, 2, 3, 4]),  # soon done
+        ([0.0, 0.0, 1.2, 2.4, 3.6], [1, 2, 3, 4]),  # takes a while, but little is left
+        ([0.0, 0.0, 1.5], [1]),
+        ([0.0, 0.0, 0.8, 5.0], [1, 2]),  # thought to be quick at first
+    ],
+)
+def test_work_goes_to_processes_where_much_is_left(tmp_path, monkeypatch, clock, here):
+    times = iter(clock)
     monkeypatch.setattr(processes.time, "monotonic", lambda: next(times))
     pool = []
     monkeypatch.setattr(
         processes, "_over_processes", lambda step, parts, workers: pool.extend(parts) or []
     )
     done(partial(note, tmp_path), workers=2)
-    assert [int(path.name) for path in tmp_path.iterdir()] == [1]
-    assert pool == [2, 3, 4]
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == here
+    assert here + pool == PARTS
 
 
-def test_other_processes_do_it(tmp_path, monkeypatch):
+@pytest.fixture
+def at_once(monkeypatch):
+    """Processes are started before anything is done."""
     monkeypatch.setattr(processes, "SOON", -1)
+    monkeypatch.setattr(processes, "WORTH", -1)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_other_processes_do_it(tmp_path):
     done(partial(note, tmp_path), workers=2)
     assert os.getpid() not in who(tmp_path)
 
 
-def test_a_process_that_dies_is_told(monkeypatch):
-    monkeypatch.setattr(processes, "SOON", -1)
+@pytest.mark.usefixtures("at_once")
+def test_a_process_that_dies_is_told():
     with pytest.raises(OutOfMemory, match="--workers 1"):
         done(die, workers=2)

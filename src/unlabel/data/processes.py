@@ -27,7 +27,9 @@ PARTS = 64
 """Parts that a set is cut into, as long as ``SHORTEST`` and ``LONGEST`` items allow it."""
 SHORTEST, LONGEST = 32, 4096
 SOON = 1.0
-"""Seconds of work before processes are started, which takes about as long."""
+"""Seconds of work after which it is judged how much is left."""
+WORTH = 4.0
+"""Seconds of work left from which processes are started; that takes each about two."""
 
 P = TypeVar("P")
 
@@ -72,7 +74,9 @@ def _each(step: Callable[[P], int], parts: Sequence[P], workers: int) -> Iterato
     """Do ``step`` for every part: the first ones here, then over processes if much is left."""
     began = time.monotonic()
     for done, part in enumerate(parts):
-        if workers > 1 and len(parts) - done > 1 and time.monotonic() - began > SOON:
+        spent = time.monotonic() - began
+        left = spent * (len(parts) - done) / max(done, 1)
+        if workers > 1 and len(parts) - done > 1 and spent > SOON and left > WORTH:
             yield from _over_processes(step, parts[done:], workers)
             return
         yield step(part)
