@@ -44,6 +44,13 @@ def train(store: Path, out: Path, **more) -> Run:
     return start_run([str(store)], {**ASKED, **more}, out=out)
 
 
+def distil(store: Path, out: Path, stages: Path | str, **more) -> Run:
+    """Train the distillation alone."""
+    own = {name: value for name, value in ASKED.items() if name != "options.base_options"}
+    asked = {**own, "steps": 10, "options.stages": str(stages), **more}
+    return start_run([str(store)], asked, out=out)
+
+
 def fingerprint(run: Run) -> dict[str, str]:
     last = checkpoint.latest(run.checkpoints)
     assert last is not None
@@ -195,10 +202,54 @@ def test_two_processes_train_all_stages_together(shapes_store: Path, tmp_path: P
 def test_another_student_can_learn_from_stages_that_are_there(
     whole: Run, shapes_store: Path, tmp_path: Path
 ):
-    stages = str(whole.path.absolute() / "stages")
-    again = train(shapes_store, tmp_path / "again", steps=10, **{"options.stages": stages})
+    again = distil(shapes_store, tmp_path / "again", whole.path.absolute() / "stages")
     assert not (again.path / "stages").exists()
     assert fingerprint(again) == fingerprint(whole)
+
+
+def test_options_that_only_stages_would_follow_are_refused_beside_stages(
+    whole: Run, shapes_store: Path, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=r"options\.groups would change nothing"):
+        distil(shapes_store, tmp_path / "run", whole.path / "stages", **{"options.groups": 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_stages_did_not_see_are_refused(
+    whole: Run, shapes_store: Path, tmp_path: Path
+):
+    stages = Path(shutil.copytree(whole.path / "stages", tmp_path / "stages"))
+    groups = np.load(stages / "groups.npy")
+    groups[[3, 60]] = -1  # as after a run that was given rows
+    np.save(stages / "groups.npy", groups)
+    with pytest.raises(DataError, match="2 of the 96 images are in no group"):
+        distil(shapes_store, tmp_path / "run", stages)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("step", [4, 11, 25], ids=["base", "expert", "distillation"])
+def test_a_stopped_run_that_was_moved_goes_on(
+    whole: Run, shapes_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+):
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Preempted):
+            train(shapes_store, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    run = continue_run(Run.open(tmp_path / "there"))
+    assert fingerprint(run) == fingerprint(whole)
+
+
+def test_a_finished_run_needs_neither_its_stages_nor_its_images(shapes_store: Path, tmp_path: Path):
+    store = Path(shutil.copytree(shapes_store, tmp_path / "store"))
+    run = train(store, tmp_path / "run", steps=6)
+    before = fingerprint(run)
+    shutil.rmtree(run.path / "stages")
+    shutil.rmtree(store)
+    (run.path / "report.html").unlink()
+    assert fingerprint(continue_run(Run.open(run.path))) == before
+    assert (run.path / "report.html").is_file()
+    assert not (run.path / "stages").exists()
 
 
 def test_stages_of_other_images_are_refused(whole: Run, shapes_store: Path, tmp_path: Path):
@@ -210,7 +261,7 @@ def test_stages_of_other_images_are_refused(whole: Run, shapes_store: Path, tmp_
     (stages / "base").rmdir()
     Run.create(stages / "base", base.config, facts)
     with pytest.raises(DataError, match="other images"):
-        train(shapes_store, tmp_path / "run", **{"options.stages": str(stages)})
+        distil(shapes_store, tmp_path / "run", stages)
     assert not (tmp_path / "run").exists()
 
 
@@ -225,7 +276,7 @@ def test_a_base_that_sees_masks_has_a_student_that_does_not(
     assert all(list(stage.facts["data"]["layers"]) == ["foreground"] for stage in stage_runs(run))
     assert continue_run(Run.open(run.path)).path == run.path
     monkeypatch.chdir(tmp_path)
-    other = train(store, tmp_path / "other", **wide, **{"options.stages": "run/stages", "steps": 2})
+    other = distil(store, tmp_path / "other", "run/stages", steps=2)
     assert Path(other.config.options["stages"]).is_absolute()
 
 

@@ -4,12 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unlabel.data.store import Store
+from unlabel.data.store import Store, StoreInfo
+from unlabel.dividing import LEAST_BATCHES
 from unlabel.errors import ConfigError, UsageError
 from unlabel.machine import Machine
 from unlabel.methods.registry import methods
 from unlabel.rules import choose
+from unlabel.training.split import FEWEST, left_to_learn
 
 LAPTOP = Machine("CPU", 2, 8.0, "cpu", None, None, bf16=False)
 CLUSTER = Machine("CPU", 32, 256.0, "cuda", "GPU", 80.0, bf16=True)
@@ -190,6 +194,29 @@ def test_backgrounds_are_settled_as_the_run_begins(store: Store, monkeypatch):
     asked = {"method": "relicv2", "options.background": 0.3}
     assert choose(store, LAPTOP, asked).config.options["background"] == 0.3
     assert "background" not in choose(store, LAPTOP, {"method": "byol"}).config.options
+
+
+@given(images=st.integers(22, 3000), machine=st.sampled_from([LAPTOP, CLUSTER]))
+def test_any_number_of_images_leaves_dnc_two_groups(images: int, machine: Machine):
+    """Of two batches each, from what is left to learn from; see `dividing`."""
+    info = StoreInfo(images, (), {}, 3, "uint8", 32, 32, (0.5,) * 3, (0.2,) * 3, "0")
+    config = choose(Store(Path("none"), info), machine, {"method": "dnc"}).config
+    left = left_to_learn(images, config.validation_fraction, config.validation_images)
+    assert left // max(FEWEST, LEAST_BATCHES * config.batch_size) >= 2
+
+
+def test_the_base_of_dnc_is_adapted_as_it_would_be_alone(store: Store):
+    small = of_size(store, 5000, 32)
+    asked = {"method": "dnc", "options.base_method": "relicv2"}
+    assert choose(small, LAPTOP, asked).config.options["base_options"] == {
+        "small": 0,
+        "background": 0.0,
+    }
+    given_others = {**asked, "options.base_options": {"small": 2, "hidden": 16}}
+    found = choose(small, LAPTOP, given_others).config.options["base_options"]
+    assert found == {"small": 2, "hidden": 16, "background": 0.0}
+    assert given_others["options.base_options"] == {"small": 2, "hidden": 16}
+    assert "base_options" not in choose(small, LAPTOP, {"method": "dnc"}).config.options
 
 
 def test_every_choice_has_its_reason_and_what_was_asked_has_none(store: Store):

@@ -6,13 +6,13 @@ everything that needs no images before a folder is ingested.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unlabel.config import PretrainConfig, nested, validated
+from unlabel.config import PretrainConfig, dotted, nested, validated
 from unlabel.errors import ConfigError, InputMissing
 from unlabel.methods import check_name
 from unlabel.training.run import Run
@@ -101,12 +101,4 @@ def _read_recipe(recipe: Path | None) -> dict[str, Any]:
         raise ConfigError(f"{recipe} is no YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{recipe} must hold settings, one NAME: VALUE a line.")
-    return dict(_dotted(values))
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return dict(dotted(values))

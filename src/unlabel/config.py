@@ -6,7 +6,7 @@ The models refuse unknown names and impossible values with the field's name and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -202,3 +202,12 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{dotted}: {part} is a value and cannot be a group as well.")
         group[last] = value
     return values
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested groups as dotted names: the reverse of `nested`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -20,7 +20,7 @@ from unlabel.atomic import mismatch, write_bytes_atomic
 from unlabel.backbones.build import LOCAL, build_backbone
 from unlabel.config import ModelConfig, PretrainConfig, validated
 from unlabel.data.store import Store
-from unlabel.errors import DataError, Preempted
+from unlabel.errors import ConfigError, DataError, Preempted
 from unlabel.machine import this_machine
 from unlabel.methods.dnc import BASE, GROUPS, DnC, DnCOptions, expert, read_groups
 from unlabel.methods.parts.multicrop import ViewOptions
@@ -37,6 +37,8 @@ STAGES = "stages"
 """Their folder in the run's, and the run's fact that says how many steps each has."""
 MASKS = "masks"
 """The run's fact of the masks that its stages see."""
+OF_STAGES = frozenset(["groups", "base_method", "base_options", "shares", "experts_from"])
+"""Options that say how base and experts are made."""
 LEAST_BATCHES = 2
 """Batches of images that a group must have, so that hardly a batch has an image twice."""
 EXPERT_LOOKS = FEWEST_LOOKS - 2
@@ -63,42 +65,47 @@ def divided(choice: Choice, folder: Path) -> tuple[Choice, dict[str, Any]]:
 
     Raises:
         DataError: the images are too few to divide, or the stages that were named are of others.
+        ConfigError: the stages that were named are there, and options ask for others.
     """
     config = choice.config
     if config.method != DnC.name:
         return choice, {}
     options = _options(config)
     if options.stages is not None:
+        _refuse_options_of_stages(config)
         _refuse_other_images(options.stages, config)
-        own = {**config.options, "stages": str(options.stages)}  # absolute
-        return Choice(config.model_copy(update={"options": own}), choice.reasons), {}
+        return Choice(_learning_from(config, options.stages), choice.reasons), {}
     _refuse_few_images(config)
     base, experts, last = apportion(config.steps, options.shares)
-    own = {**config.options, "stages": str((folder / STAGES).absolute())}
     why = f"{last}: of {config.steps:,} in all; the base has {base:,}, the experts {experts:,}"
-    settled = config.model_copy(update={"steps": last, "options": own})
+    settled = _learning_from(config, folder / STAGES).model_copy(update={"steps": last})
     steps = {"base": base, "experts": experts, "distillation": last}
     return Choice(settled, {**choice.reasons, "steps": why}), {STAGES: steps}
 
 
-def train_stages(run: Run, finish: Callable[[Run], object]) -> None:
+def train_stages(run: Run, finish: Callable[[Run], object]) -> Run:
     """Train the base and the experts that ``run`` learns from, from wherever they stand.
 
     Args:
         run: nothing is done for one without stages of its own.
         finish: trains a run to its end and exports its backbone.
 
+    Returns:
+        The run, whose settings name the stages where they are now: its folder may have been moved.
+
     Raises:
         UsageError: another process is training this run.
         Preempted: a signal asked for an end; everything up to the last step is saved.
     """
     if (steps := run.facts.get(STAGES)) is None:
-        return
+        return run
+    run = Run(run.path, _learning_from(run.config, run.path / STAGES))
     with sole_trainer(run), _resumable(run):
         base = _stage(run.config, steps["base"])
         _finish(run, BASE, base, finish, f"Stage 1 of 3, the base: {base.method}")
         _train_experts(run, steps["experts"], finish)
     _tell(f"Stage 3 of 3, the distillation: {steps['distillation']:,} steps")
+    return run
 
 
 def _train_experts(run: Run, steps: int, finish: Callable[[Run], object]) -> None:
@@ -117,6 +124,13 @@ def apportion(total: int, shares: Sequence[float] | np.ndarray) -> list[int]:
     """Whole numbers in proportion to ``shares`` that add up to ``total``; none is below 1."""
     ends = np.rint(np.cumsum(shares) / np.sum(shares) * total).astype(int)
     return [max(1, int(part)) for part in np.diff(ends, prepend=0)]
+
+
+def _learning_from(config: PretrainConfig, stages: Path) -> PretrainConfig:
+    """The settings with the folder of the stages."""
+    return config.model_copy(
+        update={"options": {**config.options, "stages": str(stages.absolute())}}
+    )
 
 
 def _options(config: PretrainConfig) -> DnCOptions:
@@ -170,7 +184,7 @@ def _finish(
         data = {**run.facts["data"], "images": images, "layers": run.facts.get(MASKS, {})}
         Run.create(path, config, {**kept, "reasons": {}, "data": data})
     processes().wait_for_everyone()
-    finish(Run.open(path))
+    finish(Run(path, config))
     processes().wait_for_everyone()
 
 
@@ -215,14 +229,31 @@ def _refuse_few_images(config: PretrainConfig) -> None:
         )
 
 
+def _refuse_options_of_stages(config: PretrainConfig) -> None:
+    """Raise ConfigError for options that only stages which are trained now would follow."""
+    if idle := sorted(OF_STAGES & set(config.options)):
+        raise ConfigError(
+            f"options.stages: the base and the experts of {config.options['stages']} are there "
+            f"already, and options.{', options.'.join(idle)} would change nothing. Leave these "
+            "out, or options.stages to have others trained."
+        )
+
+
 def _refuse_other_images(stages: Path, config: PretrainConfig) -> None:
-    """Raise DataError where stages that are named were trained on another store."""
-    read_groups(stages)
+    """Raise DataError where stages that are named were trained on other images."""
+    group = read_groups(stages)
     began_with = Run.open(stages / BASE).facts.get("data", {}).get("fingerprint")
     if began_with != Store.open(config.data).fingerprint:
         raise DataError(
             f"options.stages: {stages} was trained on other images than those of {config.data}. "
             "Name that store, or leave the option out to have the stages trained."
+        )
+    rows = np.concatenate([images.ids for images in split_store(config)])
+    if strangers := int((group[rows] < 0).sum()):
+        raise DataError(
+            f"options.stages: {strangers:,} of the {len(rows):,} images are in no group of "
+            f"{stages}, whose run neither learnt from them nor held them out. Give the rows and "
+            "validation settings of that run, or leave options.stages out."
         )
 
 

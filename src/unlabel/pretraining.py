@@ -27,7 +27,7 @@ from unlabel.terminal import Bar, console, print_settings, print_verdict
 from unlabel.training import checkpoint
 from unlabel.training.batch_size import largest_batch
 from unlabel.training.exported import load_exported
-from unlabel.training.loop import best_step, train
+from unlabel.training.loop import best_step, judged, train
 from unlabel.training.run import Run
 from unlabel.training.setup import build, deal, processes
 from unlabel.training.split import split_store
@@ -78,10 +78,15 @@ def _images(sources: Sequence[str], image_size: int | None) -> Store:
 
 
 def continue_run(run: Run) -> Run:
-    """Continue a run from its last checkpoint; a finished one only gets its page anew."""
-    _refuse_other_images(run)
+    """Continue a run from its last checkpoint; a finished one only gets its export and page anew.
+
+    That takes neither its images nor the stages that it learnt from.
+    """
     newest = checkpoint.latest(run.checkpoints)
     done = 0 if newest is None else checkpoint.step_of(newest)
+    if done == run.config.steps:
+        return _written_anew(run)
+    _refuse_other_images(run)
     if processes().is_main_process:
         in_stages = STAGES in run.facts and not done
         where = "in its stages" if in_stages else f"after step {done:,} of {run.config.steps:,}"
@@ -133,13 +138,26 @@ def export_run(run: Run, out: Path | None = None, *, overwrite: bool = False) ->
 
 
 def _train_and_finish(run: Run) -> Run:
-    train_stages(run, _train)
+    run = train_stages(run, _train)
     verdict = _train(run)
     if processes().is_main_process:
-        page = write_report(run.path)
-        print_verdict(verdict)
-        console.print(f"Backbone: {run.path / 'export'}\nPage:     {page}")
+        _present(run, verdict)
     return run
+
+
+def _written_anew(run: Run) -> Run:
+    if processes().is_main_process:
+        console.print(f"{run.path} is finished; what is told of it is written anew.", markup=False)
+        verdict = judged(run)
+        export_run(run, overwrite=True)
+        _present(run, verdict)
+    return run
+
+
+def _present(run: Run, verdict: Verdict) -> None:
+    page = write_report(run.path)
+    print_verdict(verdict)
+    console.print(f"Backbone: {run.path / 'export'}\nPage:     {page}")
 
 
 def _train(run: Run) -> Verdict:

@@ -9,57 +9,30 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlabel.backbones.base import Backbone
+from unlabel.adapting import SMALL, Picker, adapt, learners
 from unlabel.backbones.build import family_of
 from unlabel.backbones.resnet import ResNet
 from unlabel.backbones.swin import SwinV2
 from unlabel.backbones.vit import ViT
-from unlabel.config import ModelConfig, PretrainConfig, nested, validated
+from unlabel.config import ModelConfig, PretrainConfig, dotted, nested, validated
 from unlabel.data.store import Store
 from unlabel.errors import UsageError
 from unlabel.machine import Machine
-from unlabel.methods.base import Method
 from unlabel.methods.parts.multicrop import ViewOptions
 from unlabel.methods.registry import get_method
 from unlabel.methods.relicv2 import PUBLISHED_BACKGROUND
+from unlabel.training.split import left_to_learn
 
-SMALL = 64
-"""Images with a shorter side of at most this many pixels count as small."""
 PAPER_SAMPLES = 300 * 1_281_167
 """Images seen in 300 epochs of ImageNet-1k, SplitMask's length for every data set (Table 3)."""
 PAPER_EPOCHS = 5000
 """SplitMask's longest run on a small data set (Table 3)."""
 PROCESSOR_SIDE = 128
 """Largest crop on a processor, in pixels: twice the side takes four times as long."""
-LARS_FROM = 1024
-"""Images a step from which LARS is used where a method's recipe has it: its trust ratio is meant
-for thousands (BYOL, SimCLR: 4,096)."""
-SMALL_CROP = 0.2
-"""Least share of a small image that a large crop covers (MoCo v3's for ResNets)."""
-STRONG_COLOURS = ("simclr", "swav")
-"""Recipes with twice the jitter of the others."""
-SMALL_BATCH_SGD = {
-    "optimizer": "sgd",
-    "lr": 0.2,
-    "scale_lr": "sqrt",
-    "betas": (0.9, 0.999),
-    "weight_decay": 5e-4,
-}
-"""In its place for ResNets. The decay is that of Lightly's CIFAR-10 benchmark; its rate is 0.12 at
-256 images for 200 epochs and more, and ours, for shorter runs, is higher (not tuned). The root of
-the batch is SimCLR's rule for small ones."""
-SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
-"""In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": SMALL_BATCH_SGD,
-    "adamw": SMALL_BATCH_ADAMW,
-    "lars": {"lr": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-6},
-}
-"""What each optimiser starts from where a recipe has another; LARS's values are SimCLR's."""
 PROCESSOR_SAMPLES = {True: 1_000_000, False: 100_000}
 """Images seen without an accelerator, small images and others."""
 
@@ -91,7 +64,7 @@ def choose(
     refuse_two_lengths(asked)
     splits = store.info.splits
     images = len(store) - splits.get("validation", 0) - splits.get("test", 0)
-    pick = _Picker(asked)
+    pick = Picker(dict(dotted(asked)))
     patches = asked.get("model.patch_size") is not None
     method = get_method(pick("method", *method_for(asked, machine)))
     size = pick("model.image_size", *_image_size(store.info.median_side, machine))
@@ -100,11 +73,12 @@ def choose(
     family = family_of(ModelConfig(name=name))
     if family is ViT:
         pick("model.patch_size", *_patch_size(size, machine))
-    batch = pick("batch_size", *_batch_size(images, machine))
-    if "background" in method.Options.model_fields:
-        pick("options.background", *_background("foreground" in store.layers))
+    batch = pick("batch_size", *_batch_size(_learnt_from(images, splits, pick), machine))
+    for group, options in learners(method, pick):
+        if "background" in options.model_fields:
+            pick(f"{group}.background", *_background("foreground" in store.layers))
     if tune:
-        _adapt(pick, method, family, size, batch, machine)
+        adapt(pick, method, family, size, batch, machine)
     pick("steps", *_steps(images, batch, size, machine, asked.get("epochs")))
     pick("workers", *_workers(machine))
     drop_path = 0.0 if family is ResNet else method.drop_path  # the papers' transformers'
@@ -116,20 +90,6 @@ def choose(
     settings = {key: value for key, value in pick.settings.items() if key != "epochs"}
     complete = _merged(recipe, nested(settings))
     return Choice(validated(PretrainConfig, complete, "The run's settings"), pick.reasons)
-
-
-class _Picker:
-    """Takes what was asked for, and otherwise what a rule says, with its reason."""
-
-    def __init__(self, asked: Mapping[str, Any]) -> None:
-        self.settings = dict(asked)
-        self.reasons: dict[str, str] = {}
-
-    def __call__(self, name: str, value: Any, reason: str) -> Any:
-        if self.settings.get(name) is None:
-            self.settings[name] = value
-            self.reasons[name] = f"{value}: {reason}"
-        return self.settings[name]
 
 
 def method_for(asked: Mapping[str, Any], machine: Machine) -> tuple[str, str]:
@@ -147,63 +107,6 @@ def refuse_two_lengths(asked: Mapping[str, Any]) -> None:
     """Raise UsageError where steps and epochs were both given."""
     if asked.get("steps") is not None and asked.get("epochs") is not None:
         raise UsageError("Give --steps or --epochs, not both: one follows from the other.")
-
-
-def _adapt(
-    pick: _Picker,
-    method: type[Method],
-    family: type[Backbone],
-    size: int,
-    batch: int,
-    machine: Machine,
-) -> None:
-    """Settings that published recipes, made for large images and batches, need changed here."""
-    convolutional = family is ResNet
-    short = machine.device == "cpu" and size <= SMALL
-    if short and convolutional:
-        pick("model.enlarge", 2, "faster: the first stage sees one cell every second pixel")
-    if short:
-        for key, value in _short_run(method, pick.settings.get("optim.optimizer")).items():
-            pick(key, value, "for short runs on small images")
-    if issubclass(method.Options, ViewOptions) and size <= SMALL:
-        pick("options.blur", False, "it hides most of a small image (SimCLR for CIFAR-10)")
-        if "small" in method.Options.model_fields:
-            pick("options.small", 0, "a small crop of a small image shows next to nothing")
-        if method.Options.model_fields["scale"].default[0] < SMALL_CROP:
-            pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
-        default = method.Options.model_fields["colours"].default
-        if (pick.settings.get("options.colours") or default) in STRONG_COLOURS:
-            pick("options.strength", 0.5, "half the jitter for small images (SimCLR for CIFAR-10)")
-    _adapt_optimizer(pick, method, convolutional, batch)
-
-
-def _short_run(method: type[Method], optimizer: str | None) -> Mapping[str, Any]:
-    """The method's settings for short runs; another optimiser that is asked for has its own."""
-    settings = method.short_run
-    chosen = settings.get("optim.optimizer", method.recipe.optimizer)
-    if optimizer in (None, chosen):
-        return settings
-    return {key: value for key, value in settings.items() if not key.startswith("optim.")}
-
-
-def _adapt_optimizer(pick: _Picker, method: type[Method], convolutional: bool, batch: int) -> None:
-    """Another optimiser than the recipe's comes with a rate, decays and momentum of its own."""
-    own, asked = method.recipe.optimizer, pick.settings.get("optim.optimizer")
-    if own != "lars" or (convolutional and batch >= LARS_FROM):
-        fits, why = own, ""
-    elif convolutional:
-        fits, why = "sgd", f"LARS is for batches of {LARS_FROM:,} and more"
-    else:
-        fits, why = "adamw", "LARS is for ResNets"
-    if (asked or fits) == own:
-        return
-    recipe, why = method.recipe, f"suits {asked}" if asked else why
-    values = OPTIMIZERS.get(asked or fits, {})
-    if recipe.min_lr and pick.settings.get("optim.lr") is None and values:
-        pick("optim.min_lr", recipe.min_lr * values["lr"] / recipe.lr, why)
-    for key, value in values.items():
-        pick(f"optim.{key}", value, why)
-    pick.settings.setdefault("optim.weight_decay_end", None)  # another decay does not climb
 
 
 def _image_size(side: int, machine: Machine) -> tuple[int, str]:
@@ -250,11 +153,23 @@ def _background(masks: bool) -> tuple[float, str]:
     return 0.0, "the store has no foreground masks"
 
 
+def _learnt_from(images: int, splits: Collection[str], pick: Picker) -> int:
+    """How many of the images for training and validation the run learns from."""
+    if "validation" in splits:  # they are not counted among these
+        return images
+    names = ("validation_fraction", "validation_images")
+    asked = {name: pick.settings[name] for name in names if pick.settings.get(name) is not None}
+    config = PretrainConfig.model_construct(**asked)
+    return left_to_learn(max(1, images), config.validation_fraction, config.validation_images)
+
+
 def _batch_size(images: int, machine: Machine) -> tuple[int, str]:
     most = 128 if machine.device == "cpu" else 512
     fits = 2 ** max(0, int(math.log2(max(1, images // 4))))
     batch = min(most, fits)
-    why = "a quarter of the images at most" if fits < most else f"sized for a {machine.device}"
+    why = (
+        "a quarter of the images to learn from" if fits < most else f"sized for a {machine.device}"
+    )
     return batch, why
 
 

@@ -200,7 +200,7 @@ class Store:
 
         Which are held out depends on each image's row and the seed alone.
         """
-        count = int(np.clip(round(share * len(self)), 1, most))
+        count = held_out_count(len(self), share, most)
         held = np.zeros(len(self), bool)
         held[np.argsort(_hash(self.rows, seed), kind="stable")[:count]] = True
         return self.select(~held), self.select(held)
@@ -283,3 +283,8 @@ def _place_in_class(draws: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         drawn = np.argsort(draws[members], kind="stable")
         place[members[drawn]] = np.arange(len(members)) / len(members)
     return place
+
+
+def held_out_count(images: int, share: float, most: int) -> int:
+    """How many of so many images `Store.holdout` takes: at least 1, at most ``most``."""
+    return min(max(round(share * images), 1), most)

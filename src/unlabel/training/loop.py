@@ -19,6 +19,7 @@ from unlabel.data.loader import stream
 from unlabel.errors import Diverged, OutOfMemory, Preempted
 from unlabel.memory import kept_memory
 from unlabel.methods.base import Losses, Progress
+from unlabel.methods.registry import get_method
 from unlabel.training import checkpoint
 from unlabel.training.exported import exported_state
 from unlabel.training.lock import sole_trainer
@@ -54,9 +55,14 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
         finally:
             for tracker in training.accelerator.trackers:  # processes stay joined: runs may follow
                 tracker.finish()
-    loss_tells = not training.method.target_moves
+    return judged(run)
+
+
+def judged(run: Run) -> Verdict:
+    """The verdict on a run that ended, by what was seen of held-out images; kept with the run."""
+    loss_tells = not get_method(run.config.method).target_moves
     verdict = judge(run.metrics("monitor"), run.steps_in_all, loss_tells)
-    if training.accelerator.is_main_process:
+    if processes().is_main_process:
         run.write_json("verdict.json", verdict.as_dict())
     return verdict
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unlabel.config import PretrainConfig
-from unlabel.data.store import Store
+from unlabel.data.store import Store, held_out_count
 from unlabel.errors import DataError
 
 FEWEST = 8
@@ -71,5 +71,20 @@ def _train_and_held_out(config: PretrainConfig) -> tuple[Store, Store]:
         )
     if "validation" in store.info.splits:
         return train, store.split("validation").holdout(1.0, most, seed)[1]
-    share = max(config.validation_fraction, min(HELD_OUT / len(train), 1 / 4))
+    share = _share(len(train), config.validation_fraction)
     return train.holdout(share, max(most, HELD_OUT), seed)
+
+
+def left_to_learn(images: int, fraction: float, most: int) -> int:
+    """How many of so many images a run learns from, where no split for validation says it.
+
+    Args:
+        images: that are not for testing.
+        fraction: ``validation_fraction``.
+        most: ``validation_images``.
+    """
+    return images - held_out_count(images, _share(images, fraction), max(most, HELD_OUT))
+
+
+def _share(images: int, fraction: float) -> float:
+    return max(fraction, min(HELD_OUT / images, 1 / 4))
