@@ -3,6 +3,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,3 +84,24 @@ def test_workers_outlive_a_signal_to_the_whole_group(number):
     for worker in multiprocessing.active_children():
         os.kill(worker.pid, number)
     assert_same([*found, *batches], streamed(store))
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+if __name__ == "__main__":
+    from fake_store import fake_store
+    from test_loader import SPEC, Batches, stream
+    batches = stream(Batches(fake_store(), SPEC, seed=0, batch_size=6), 0, 5, workers=2, device="cpu")
+    next(batches)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_leave_with_a_killed_parent(tmp_path):
+    """They and their server hold what it printed to, which would stay open."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, script, here], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL

@@ -70,6 +70,16 @@ def test_a_size_of_small_crops_is_taken_where_it_suits_and_refused_with_a_reason
         spec(asked, "swinv2_s", 32, 4)
 
 
+def test_small_crops_leave_a_resnet_no_cell_to_halve():
+    """It halves 16 pixels to one cell before its last stage halves again."""
+    net = build_backbone(ModelConfig(name="resnet18", image_size=32, enlarge=1))
+    assert view_spec(MultiCropOptions(small=1), net, DATA).crops["small"].size == 17
+    with pytest.raises(ConfigError, match="at least 17"):
+        view_spec(MultiCropOptions(small=1, small_size=16), net, DATA)
+    with pytest.raises(ConfigError, match="Use at least 9 pixels"):
+        build_backbone(ModelConfig(name="resnet18", image_size=8, enlarge=2))
+
+
 def test_crops_come_in_order_and_are_encoded_in_one_pass():
     views = {
         "large_0": torch.zeros(2, 2, 3, 8, 8),

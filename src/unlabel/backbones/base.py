@@ -32,6 +32,7 @@ class Backbone(nn.Module, ABC):
         std: likewise.
         crop_unit: pixels of which the side of a crop of another size must be a multiple; ``None``
             if the network takes crops of ``image_size`` only.
+        least: smallest side of a crop, in pixels.
         enlarge: how many times images are enlarged before ``net`` sees them.
     """
 
@@ -39,6 +40,7 @@ class Backbone(nn.Module, ABC):
     pretrained: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    least: int = 1
     enlarge: int = 1
     crop_unit: int | None = None
 

@@ -25,6 +25,10 @@ class ResNet(Backbone):
     times in height and width, to at most 128 pixels, so that the first stage sees one cell a pixel
     (at 32 pixels) just as with that stem, and the same timm network takes small and large images.
     ``enlarge`` chooses another factor.
+
+    Crops are so large that no stage halves a map of one cell: that would do nothing, and oneDNN
+    leaves gradients of its bfloat16 convolutions there unset where the padding is all they see
+    (torch 2.14 on a processor with AVX512-BF16).
     """
 
     net: TimmResNet | TimmResNetV2
@@ -32,12 +36,24 @@ class ResNet(Backbone):
     def __init__(
         self, net: TimmResNet | TimmResNetV2, image_size: int, enlarge: int | None = None
     ) -> None:
+        """Read ``net`` at ``image_size`` pixels.
+
+        Raises:
+            ConfigError: the images are too small for its strides.
+        """
         super().__init__()
         self.net = net
         last: Any = net.feature_info[-1]
         reduction: int = last["reduction"]
         self.crop_unit = 1
         self.enlarge = enlarge or enlargement(image_size)
+        self.least = reduction // (2 * self.enlarge) + 1
+        if image_size < self.least:
+            raise ConfigError(
+                f"model.image_size {image_size}: this ResNet halves the image until less than a "
+                f"cell is left. Use at least {self.least} pixels, or a larger model.enlarge than "
+                f"{self.enlarge}."
+            )
         self.dim = net.num_features
         self.stride = reduction // self.enlarge
         self.grid = (ceil(image_size * self.enlarge / reduction),) * 2

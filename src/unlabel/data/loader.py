@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unlabel.data.processes import readers
+from unlabel.data.processes import leave_with_parent, readers
 from unlabel.data.spec import Batch
 from unlabel.data.views import Batches, finish
 from unlabel.errors import DataError
@@ -109,3 +109,4 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    leave_with_parent()

@@ -118,6 +118,14 @@ def start_server() -> None:
 def _start() -> None:
     """One thread a process, and none that outlives a killed parent."""
     cv2.setNumThreads(0)
+    leave_with_parent()
+
+
+def leave_with_parent() -> None:
+    """End this process once the one that wanted it is gone, even by SIGKILL.
+
+    A reader's parent by number is the server, which stays for as long as a reader does.
+    """
     if parent := multiprocessing.parent_process():
         wait = partial(_leave_with, parent)
         threading.Thread(target=wait, daemon=True).start()

@@ -88,10 +88,16 @@ def _small_size(asked: int | None, backbone: Backbone) -> int:
     """The published share of the large side, in whole patches; all of it for fixed windows."""
     unit, size = backbone.crop_unit, backbone.image_size
     if asked is None:
-        return size if unit is None else max(unit, round(size * SMALL_SHARE / unit) * unit)
+        share = size if unit is None else round(size * SMALL_SHARE / unit) * unit
+        return max(unit or 1, backbone.least, share)
     if asked != size and (unit is None or asked % unit):
         able = f"multiples of {unit}" if unit else f"{size}, the size of its windows"
         raise ConfigError(f"small_size: {asked} pixels do not suit this backbone; it takes {able}")
+    if asked < backbone.least:
+        raise ConfigError(
+            f"small_size: {asked} pixels are too few for this backbone, which takes crops of at "
+            f"least {backbone.least} (or fewer with a larger model.enlarge)"
+        )
     return asked
 
 
