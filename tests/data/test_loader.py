@@ -92,7 +92,8 @@ sys.path.insert(0, sys.argv[1])
 if __name__ == "__main__":
     from fake_store import fake_store
     from test_loader import SPEC, Batches, stream
-    batches = stream(Batches(fake_store(), SPEC, seed=0, batch_size=6), 0, 5, workers=2, device="cpu")
+    made = Batches(fake_store(), SPEC, seed=0, batch_size=6)
+    batches = stream(made, 0, 5, workers=2, device="cpu")
     next(batches)
     os.kill(os.getpid(), signal.SIGKILL)
 """
