@@ -148,7 +148,7 @@ def _train_and_finish(run: Run) -> Run:
 def _written_anew(run: Run) -> Run:
     if processes().is_main_process:
         console.print(f"{run.path} is finished; what is told of it is written anew.", markup=False)
-        verdict = judged(run)
+        verdict = judged(run, run.facts["data"]["held_out"])
         export_run(run, overwrite=True)
         _present(run, verdict)
     return run

@@ -55,13 +55,13 @@ def train(run: Run, watch: Watch = lambda *_: None, tell: Tell = lambda _: None)
         finally:
             for tracker in training.accelerator.trackers:  # processes stay joined: runs may follow
                 tracker.finish()
-    return judged(run)
+    return judged(run, len(training.monitors.held_out))
 
 
-def judged(run: Run) -> Verdict:
-    """The verdict on a run that ended, by what was seen of held-out images; kept with the run."""
+def judged(run: Run, held_out: int) -> Verdict:
+    """The verdict on a run that ended, by what was seen of so many images; kept with the run."""
     loss_tells = not get_method(run.config.method).target_moves
-    verdict = judge(run.metrics("monitor"), run.steps_in_all, loss_tells)
+    verdict = judge(run.metrics("monitor"), run.steps_in_all, held_out, loss_tells)
     if processes().is_main_process:
         run.write_json("verdict.json", verdict.as_dict())
     return verdict

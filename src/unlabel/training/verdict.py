@@ -14,6 +14,8 @@ State = Literal["improving", "saturated", "overfitting", "collapsed", "unclear"]
 
 FEWEST_LOOKS = 5
 """Monitor rows needed before a trend is spoken of."""
+FEWEST_HELD_OUT = 16
+"""Held-out images needed before anything is told by them."""
 LEAST_GAIN = 0.005
 """A fall of the held-out loss below this share of where it began counts as not learning."""
 LATE = 0.5
@@ -27,6 +29,7 @@ COLLAPSED_STD = 0.05
 """Spread of unit-length features (1 = spread evenly in all directions) that counts as none."""
 COLLAPSED_RANK = 1.1
 """RankMe below which all images have the same direction in feature space."""
+MOVING_TARGET = "The loss is measured against a network that learns too: it may rise or fall."
 AGAINST_COLLAPSE = "Lower the learning rate (--set optim.lr=...), or lengthen the warm-up."
 
 
@@ -44,27 +47,37 @@ class Verdict:
         return asdict(self)
 
 
-def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -> Verdict:
+def judge(
+    monitors: list[dict[str, Any]], steps: int, held_out: int, loss_tells: bool = True
+) -> Verdict:
     """Judge a run by its monitor rows.
 
     Args:
         monitors: rows with ``step``, ``held_out_loss``, ``feature_std``, ``rankme`` and maybe
             ``knn``, in order; the first is that of the untrained network.
         steps: updates that the run was asked for.
+        held_out: images that the monitors look at.
         loss_tells: whether a lower loss means a better network. It does not for a method whose
             targets are another network's outputs without a scale of their own; then the online kNN
             is the judge.
     """
     if len(monitors) < FEWEST_LOOKS:
-        return _unclear(monitors)
+        return _unclear(
+            f"The monitors looked {len(monitors)} times; {FEWEST_LOOKS} are needed for a trend.",
+            "Train for more steps.",
+        )
+    if held_out < FEWEST_HELD_OUT:
+        return _unclear(
+            f"Images held out: {held_out}; {FEWEST_HELD_OUT} are needed to judge by.",
+            "Gather more images: so few teach a network little.",
+        )
     loss = np.array([row["held_out_loss"] for row in monitors])
     at = np.array([row["step"] for row in monitors])
-    evidence = _evidence(monitors, loss)
-    last = monitors[-1]
-    if why := collapse(last):
+    evidence = _evidence(monitors, loss, held_out)
+    if why := _lasting_collapse(monitors):
         return _collapsed(why, evidence)
     if not loss_tells:
-        return _by_neighbours(monitors, steps, evidence)
+        return _by_neighbours(monitors, steps, held_out, (MOVING_TARGET, *evidence))
     gain = loss[0] - loss.min()
     if gain < LEAST_GAIN * abs(loss[0]):
         return _never_learned(evidence)
@@ -72,9 +85,7 @@ def judge(monitors: list[dict[str, Any]], steps: int, loss_tells: bool = True) -
     if rise > OVERFIT_ABOVE:
         return _overfitting(rise, int(at[loss.argmin()]), evidence)
     late = (np.interp((1 - LATE) * at[-1], at, loss) - loss[-1]) / gain
-    return (
-        _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
-    )
+    return _by_late_gain(late, "the held-out loss", steps, evidence)
 
 
 def collapse(row: dict[str, Any]) -> str | None:
@@ -88,7 +99,19 @@ def collapse(row: dict[str, Any]) -> str | None:
     )
 
 
-def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ...]:
+def _lasting_collapse(monitors: list[dict[str, Any]]) -> str | None:
+    """Why the run counts as collapsed: at its end, or at times in its second half."""
+    if why := collapse(monitors[-1]):
+        return why
+    late = (1 - LATE) * monitors[-1]["step"]
+    found = {row["step"]: why for row in monitors[1:] if (why := collapse(row))}
+    if not any(step > late for step in found):
+        return None
+    first, why = next(iter(found.items()))
+    return f"At {len(found)} of {len(monitors) - 1} looks, first by step {first}: {why}"
+
+
+def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray, held_out: int) -> tuple[str, ...]:
     """Sentences on every monitor, whatever the verdict."""
     first, last = monitors[0], monitors[-1]
     lines = [
@@ -96,47 +119,55 @@ def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray) -> tuple[str, ..
         f"RankMe went from {first['rankme']:.1f} to {last['rankme']:.1f}.",
     ]
     if "knn" in last:
-        line = f"Online kNN went from {first['knn']:.1%} to {last['knn']:.1%}."
+        chance = chance_of(last["knn"], held_out)
+        line = (
+            f"Online kNN went from {first['knn']:.1%} to {last['knn']:.1%} ({held_out:,} images: "
+            f"±{100 * chance:.1f} points)."
+        )
         if last["knn"] <= first["knn"]:
             line += (
                 " That is no better than the untrained network: the features are not yet useful."
             )
+        elif last["knn"] - first["knn"] < chance:
+            line += " By so few images that cannot be told from the untrained network."
         lines.append(line)
     return tuple(lines)
 
 
+def chance_of(accuracy: float, images: int) -> float:
+    """Half of the 95 % interval of an accuracy on so many images (normal approximation)."""
+    return float(1.96 * np.sqrt(accuracy * (1 - accuracy) / images))
+
+
 def _by_neighbours(
-    monitors: list[dict[str, Any]], steps: int, evidence: tuple[str, ...]
+    monitors: list[dict[str, Any]], steps: int, held_out: int, evidence: tuple[str, ...]
 ) -> Verdict:
     """For losses without a fixed scale: the online kNN tells, where there are labels."""
     if "knn" not in monitors[-1]:
         return Verdict(
             "unclear",
             "The features did not collapse; more cannot be told without labels.",
-            (
-                "The loss is measured against a network that learns too: it may rise or fall.",
-                *evidence,
-            ),
+            evidence,
             ("Judge it with a few labels: unlabel evaluate RUN --data LABELLED.",),
         )
     knn = np.array([row["knn"] for row in monitors])
     gain = knn.max() - knn[0]
     if gain < LEAST_GAIN:
         return _never_learned(evidence, "the online kNN is not above where it began")
+    if gain < chance_of(knn.max(), held_out):
+        return Verdict(
+            "unclear",
+            f"The online kNN rose by no more than chance explains on {held_out:,} images.",
+            evidence,
+            ("Judge it with more labels: unlabel evaluate RUN --data LABELLED.",),
+        )
     at = np.array([row["step"] for row in monitors])
     late = (knn[-1] - np.interp((1 - LATE) * at[-1], at, knn)) / gain
-    return (
-        _saturated(late, evidence) if late < SATURATED_BELOW else _improving(late, steps, evidence)
-    )
+    return _by_late_gain(late, "the online kNN", steps, evidence)
 
 
-def _unclear(monitors: list[dict[str, Any]]) -> Verdict:
-    return Verdict(
-        "unclear",
-        "Too little was measured to tell.",
-        (f"The monitors looked {len(monitors)} times; {FEWEST_LOOKS} are needed for a trend.",),
-        ("Train for more steps.",),
-    )
+def _unclear(why: str, advice: str) -> Verdict:
+    return Verdict("unclear", "Too little was measured to tell.", (why,), (advice,))
 
 
 def _collapsed(why: str, evidence: tuple[str, ...]) -> Verdict:
@@ -174,23 +205,25 @@ def _overfitting(rise: float, best: int, evidence: tuple[str, ...]) -> Verdict:
     )
 
 
-def _saturated(late: float, evidence: tuple[str, ...]) -> Verdict:
-    return Verdict(
-        "saturated",
-        "Saturated: the second half of the run brought almost nothing.",
-        (
-            f"It brought {max(late, 0):.1%} of the whole gain (below {SATURATED_BELOW:.0%} counts "
-            "as saturated).",
-            *evidence,
-        ),
-        ("More steps are unlikely to help. Try a larger model, or more images.",),
-    )
-
-
-def _improving(late: float, steps: int, evidence: tuple[str, ...]) -> Verdict:
+def _by_late_gain(late: float, of: str, steps: int, evidence: tuple[str, ...]) -> Verdict:
+    """By the share of the whole gain that the second half of the run brought."""
+    if late < SATURATED_BELOW:
+        return Verdict(
+            "saturated",
+            "Saturated: the second half of the run brought almost nothing.",
+            (
+                f"It brought {max(late, 0):.1%} of the whole gain of {of} (below "
+                f"{SATURATED_BELOW:.0%} counts as saturated).",
+                *evidence,
+            ),
+            ("More steps are unlikely to help. Try a larger model, or more images.",),
+        )
     return Verdict(
         "improving",
         "Still improving: the run was shorter than it could have been.",
-        (f"The second half of the run brought {late:.0%} of the whole gain.", *evidence),
+        (
+            f"The second half of the run brought {min(late, 1):.0%} of the whole gain of {of}.",
+            *evidence,
+        ),
         (f"Train longer on the same images: --steps {2 * steps}.",),
     )
