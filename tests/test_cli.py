@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,8 +223,13 @@ def test_resume_refuses_a_store_that_holds_other_images(tmp_path: Path, recipe: 
     assert run([*arguments, "--out", str(out)]) == 0
     np.save(folder, rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8))
     assert run(["ingest", str(folder), "--out", str(store), "--overwrite"]) == 0
+    assert run(["pretrain", "--resume", str(out)]) == 0  # it is finished and needs none
+    shutil.rmtree(out / "checkpoints")
     assert run(["pretrain", "--resume", str(out)]) == 65
     assert "other images" in " ".join(capsys.readouterr().err.split())
+    store.rename(tmp_path / "moved")
+    assert run(["pretrain", "--resume", str(out)]) == 66
+    assert f"as data: in {out}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_embed_makes_the_folder_it_writes_to(finished: Path, tmp_path: Path, shapes_store: Path):

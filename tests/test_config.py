@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unlabel.config import Settings, validated
+from unlabel.config import PretrainConfig, Settings, validated
 from unlabel.errors import ConfigError
 from unlabel.evaluation.finetune import FinetuneConfig
 from unlabel.evaluation.linear_sgd import LinearSGDConfig
@@ -31,3 +31,11 @@ def test_a_crops_share_of_the_image_is_a_range(settings: type[Settings], name: s
 
 def test_one_share_may_be_both_ends():
     assert FinetuneConfig(scale=(1, 1)).scale == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["steps", "validation_fraction"])
+def test_a_flag_is_no_number(name: str):
+    given = {"data": ".", "method": "simclr"}
+    with pytest.raises(ConfigError, match=f"{name}.*must be a number, not yes or no"):
+        validated(PretrainConfig, {**given, name: True}, "settings")
+    assert validated(PretrainConfig, {**given, "compile": True}, "settings").compile

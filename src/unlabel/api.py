@@ -118,7 +118,7 @@ def saliency(
         background or spectral, which need no weights; attention:RUN_OR_FOLDER, a backbone of your
         own; onnx:FILE, a U2-Net or IS-Net.
     segments
-        Also cut every image into segments of like colour, for DetCon.
+        Cut every image into segments of like colour, for DetCon; without a kind, that alone.
     preview
         Write a page of images, masks and results into the store: saliency.html.
     workers

@@ -11,7 +11,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from unlabel.errors import ConfigError
 
@@ -25,6 +33,14 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = str(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and ("float" in annotation or "int" in annotation):
+            raise ValueError("must be a number, not yes or no")
+        return value
 
 
 def _in_order(scale: tuple[float, float]) -> tuple[float, float]:

@@ -90,7 +90,8 @@ def describe(
             "custom_load": False,
             "input_size": [backbone.in_chans, side, side],
             "fixed_input_size": not isinstance(backbone, ResNet),
-            "interpolation": "nearest" if backbone.enlarge > 1 else "bicubic",
+            # A box repeats small images as the backbone does, and averages large ones.
+            "interpolation": "box" if backbone.enlarge > 1 else "bicubic",
             "crop_pct": CROP if backbone.image_size >= LARGE else 1.0,
             "crop_mode": "center",
             "mean": list(mean),
@@ -117,16 +118,20 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 def _readme(backbone: Backbone, folder: Path, notes: Mapping[str, Any]) -> str:
     size = backbone.image_size
+    parameters = sum(p.numel() for p in backbone.parameters())
     enlarged = (
         f"\nImages of {size} pixels are repeated {backbone.enlarge} times in height and width "
-        "before the network; timm's transform does that (nearest neighbour).\n"
+        "before the network; timm's transform does that. Larger ones it brings to "
+        f"{backbone.enlarge * size} pixels, which is close, not the same: for the same features, "
+        f"resize them to {size} pixels first.\n"
         if backbone.enlarge > 1
         else ""
     )
     lines = "\n".join(f"- {name}: {value}" for name, value in notes.items())
     return f"""# {backbone.architecture}, pre-trained with unlabel
 
-{backbone.dim} features an image, from images of {size} by {size} pixels and {backbone.in_chans} \
+{backbone.dim} features an image, {parameters / 1e6:.1f} M parameters, from images of {size} by \
+{size} pixels and {backbone.in_chans} \
 channel{"s" if backbone.in_chans > 1 else ""}.
 
 ```python

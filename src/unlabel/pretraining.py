@@ -96,7 +96,13 @@ def continue_run(run: Run) -> Run:
 
 def _refuse_other_images(run: Run) -> None:
     began_with = run.facts.get("data", {}).get("fingerprint")
-    if began_with not in (None, Store.open(run.config.data).fingerprint):
+    try:
+        store = Store.open(run.config.data)
+    except InputMissing as error:
+        raise InputMissing(
+            f"{error} If it was moved, write where to as data: in {run.path / 'config.yaml'}."
+        ) from None
+    if began_with not in (None, store.fingerprint):
         raise DataError(
             f"{run.config.data} holds other images than {run.path} began with. Put the store back "
             "as it was, or start a new run."

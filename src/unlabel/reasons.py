@@ -11,6 +11,7 @@ from unlabel.data.store import Store
 from unlabel.machine import Machine
 from unlabel.training.schedule import scale_lr, warmup_steps
 from unlabel.training.setup import precision
+from unlabel.training.split import HELD_OUT
 
 OPTIMISER = ("optim.optimizer", "optim.lr", "optim.schedule")
 
@@ -64,4 +65,5 @@ def _precision(config: PretrainConfig, machine: Machine) -> str:
 def _held_out(config: PretrainConfig, held_out: Store) -> str:
     if "validation" in held_out.info.splits:
         return f"{len(held_out):,}: of the store's validation split"
-    return f"{len(held_out):,}: {config.validation_fraction:.0%} of the images, 16 at least"
+    share = f"{config.validation_fraction:.0%} of the images"
+    return f"{len(held_out):,}: {share}, but {HELD_OUT} at least where that is under a quarter"

@@ -66,7 +66,8 @@ def write_layer(
     target, work = store.path / name, store.path / f"{name}.partial"
     if target.exists() and not overwrite:
         raise OutputExists(
-            f"{store.path} has the layer {name!r} already. Replace it with --overwrite."
+            f"{store.path} has the layer {name!r} already. Replace it with --overwrite, or only "
+            f"look at it: unlabel saliency {store.path} --preview"
         )
     store = Store(store.path, store.info)
     with alone(work):

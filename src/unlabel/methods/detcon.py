@@ -150,8 +150,8 @@ def _spec(options: DetConOptions, backbone: Backbone, data: DataInfo) -> ViewSpe
     """
     if not data.segments:
         raise ConfigError(
-            "method 'detcon' matches segments, which this store does not have. Make them while "
-            "reading the images: unlabel ingest IMAGES --out STORE --segments felzenszwalb"
+            "method 'detcon' matches segments, which this store does not have. Make them with: "
+            "unlabel saliency STORE --segments felzenszwalb"
         )
     spec = view_spec(options, backbone, data)
     side = backbone.grid[0]
