@@ -90,7 +90,9 @@ def adapt(
         for group, options in learners(method, pick):
             if "small" in options.model_fields:
                 pick(f"{group}.small", 0, "a small crop of a small image shows next to nothing")
-        if method.Options.model_fields["scale"].default[0] < SMALL_CROP:
+        published = method.Options.model_fields["scale"].default[0]
+        # DINO's are larger, for students whose small crops see the parts.
+        if published < SMALL_CROP or pick.settings.get("options.small") == 0:
             pick("options.scale", (SMALL_CROP, 1.0), "less of a small image shows too little")
         default = method.Options.model_fields["colours"].default
         if (pick.settings.get("options.colours") or default) in STRONG_COLOURS:
@@ -129,8 +131,9 @@ def _adapt_optimizer(pick: Picker, method: type[Method], convolutional: bool, ba
         return
     recipe, why = method.recipe, f"suits {asked}" if asked else why
     values = OPTIMIZERS.get(asked or fits, {})
-    if recipe.min_lr and pick.settings.get("optim.lr") is None and values:
-        pick("optim.min_lr", recipe.min_lr * values["lr"] / recipe.lr, why)
+    if recipe.min_lr and values:
+        rate = pick.settings.get("optim.lr") or values["lr"]
+        pick("optim.min_lr", recipe.min_lr * rate / recipe.lr, why)
     for key, value in values.items():
         pick(f"optim.{key}", value, why)
     pick.settings.setdefault("optim.weight_decay_end", None)  # another decay does not climb

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from unlabel.errors import ConfigError
@@ -110,6 +111,12 @@ class OptimConfig(Settings):
     """Share of the run over which the learning rate climbs from zero."""
     warmup_steps: int | None = Field(None, ge=0)
     """Updates over which it climbs, in place of ``warmup``: the same for runs of any length."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> OptimConfig:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: {self.min_lr:g} is above lr, {self.lr:g}; lower it as well")
+        return self
 
 
 class PretrainConfig(Settings):

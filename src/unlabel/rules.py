@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unlabel.adapting import SMALL, Picker, adapt, learners
@@ -25,7 +26,7 @@ from unlabel.machine import Machine
 from unlabel.methods.parts.multicrop import ViewOptions
 from unlabel.methods.registry import get_method
 from unlabel.methods.relicv2 import PUBLISHED_BACKGROUND
-from unlabel.training.split import left_to_learn
+from unlabel.training.split import left_to_learn, read_rows
 
 PAPER_SAMPLES = 300 * 1_281_167
 """Images seen in 300 epochs of ImageNet-1k, SplitMask's length for every data set (Table 3)."""
@@ -64,6 +65,8 @@ def choose(
     refuse_two_lengths(asked)
     splits = store.info.splits
     images = len(store) - splits.get("validation", 0) - splits.get("test", 0)
+    if asked.get("rows") is not None:
+        images = min(images, len(read_rows(Path(asked["rows"]), store)))
     pick = Picker(dict(dotted(asked)))
     patches = asked.get("model.patch_size") is not None
     method = get_method(pick("method", *method_for(asked, machine)))

@@ -22,7 +22,7 @@ from unlabel.methods.base import Method, Progress
 from unlabel.methods.registry import methods
 from unlabel.training.sync_norm import synchronise_norms
 
-IMAGES, STEPS = 6, 2
+IMAGES, STEPS = 6, 3
 contract.MODELS["tiny"] = ModelConfig(
     name="resnet18",
     image_size=64,
@@ -41,7 +41,11 @@ def matching() -> list[str]:
 
 
 def build(name: str) -> Method:
-    return contract.build(name, "tiny").double()
+    """With negatives that are sampled, and a queue that is in use by the last step."""
+    known = methods()[name].Options.model_fields
+    given = {"negatives": 2, "queue": 4, "queue_start": 0}
+    options = {option: value for option, value in given.items() if option in known}
+    return contract.build(name, "tiny", **options).double()
 
 
 def exactly(patch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,8 @@ class RELICv2Options(MultiCropOptions):
     swap: Literal["anchor", "views"] = "anchor"
     """What the second factor of the KL is: the likelihood with the target's embedding as the anchor
     and the online ones as candidates; or, between large crops, that of the same two crops with
-    online and target exchanged (RELIC's form). Small crops, which have no target, use the first."""
+    online and target exchanged (RELIC's form). Small crops, which have no target, and a large crop
+    with its own target, of which the second makes the same likelihood twice, use the first."""
     same_view: bool = True
     """Whether a large crop is also compared with its own target, as the published loop does."""
     decay: float = Field(0.996, gt=0, lt=1)
@@ -139,7 +140,7 @@ class RELICv2(Method):
                 candidates = draw_candidates(images, total, options.negatives, seed)
                 candidates = candidates.to(crop.device, non_blocking=True)
                 there = log_likelihoods(crop, all_target[j], candidates, tau)
-                if options.swap == "views" and i < len(target):
+                if options.swap == "views" and i < len(target) and i != j:
                     back = log_likelihoods(online[j], all_target[i], candidates, tau)
                 else:
                     back = log_likelihoods(partner, all_online[i], candidates, tau)

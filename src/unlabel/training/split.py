@@ -25,7 +25,7 @@ def split_store(config: PretrainConfig) -> tuple[Store, Store]:
     train, held_out = _train_and_held_out(config)
     if config.rows is None:
         return train, held_out
-    some = train.select(np.isin(train.ids, _rows(config.rows, train)))
+    some = train.select(np.isin(train.ids, read_rows(config.rows, train)))
     if len(some) < FEWEST:
         raise DataError(
             f"{config.rows} leaves {len(some)} of the {len(train):,} images of {config.data} that "
@@ -34,7 +34,7 @@ def split_store(config: PretrainConfig) -> tuple[Store, Store]:
     return some, held_out
 
 
-def _rows(path: Path, store: Store) -> np.ndarray:
+def read_rows(path: Path, store: Store) -> np.ndarray:
     """Row numbers of the whole store, from a file.
 
     Raises:
