@@ -16,6 +16,7 @@ from unlabel.machine import Machine, this_machine
 OPTIONAL = {
     "pydicom": "DICOM images (pip install 'unlabel[dicom]')",
     "mlxtend": "unlabel demo (pip install 'unlabel[demo]')",
+    "onnxruntime": "saliency by ONNX files (pip install 'unlabel[saliency]')",
     "ray": "unlabel study --on ray (pip install 'unlabel[ray]')",
     "wandb": "Weights & Biases (pip install 'unlabel[wandb]')",
     "mlflow": "MLflow (pip install 'unlabel[mlflow]')",
