@@ -41,7 +41,7 @@ def resident():
 step()
 with kept_memory(sys.argv[1]):
     five()  # finds its places
-    print(five())
+    print(min(five() for _ in range(3)))  # the system may take idle pages back at any time
     held = resident()
 print(held - resident())
 """
