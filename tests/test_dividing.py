@@ -205,6 +205,9 @@ def test_another_student_can_learn_from_stages_that_are_there(
     again = distil(shapes_store, tmp_path / "again", whole.path.absolute() / "stages")
     assert not (again.path / "stages").exists()
     assert fingerprint(again) == fingerprint(whole)
+    recipe = whole.path / "config.yaml"  # with the stages, and the options that they were made by
+    same = start_run([], {}, out=tmp_path / "same", recipe=recipe)
+    assert fingerprint(same) == fingerprint(whole)
 
 
 def test_options_that_only_stages_would_follow_are_refused_beside_stages(

@@ -230,8 +230,12 @@ def _refuse_few_images(config: PretrainConfig) -> None:
 
 
 def _refuse_options_of_stages(config: PretrainConfig) -> None:
-    """Raise ConfigError for options that only stages which are trained now would follow."""
-    if idle := sorted(OF_STAGES & set(config.options)):
+    """Raise ConfigError for options of stages that are not those which the named ones have."""
+    options = _options(config)
+    owner = (options.stages or Path()).parent
+    theirs = _options(Run.open(owner).config) if (owner / "config.yaml").is_file() else None
+    asked = OF_STAGES & set(config.options)
+    if idle := sorted(n for n in asked if getattr(options, n) != getattr(theirs, n, None)):
         raise ConfigError(
             f"options.stages: the base and the experts of {config.options['stages']} are there "
             f"already, and options.{', options.'.join(idle)} would change nothing. Leave these "
