@@ -89,3 +89,26 @@ def test_no_tokens():
     assert ResNet.serves == frozenset()
     with pytest.raises(ConfigError, match="no tokens"):
         build(32).tokens(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnetv2_50"])
+@pytest.mark.parametrize("enlarge", [1, 2, 4])
+def test_the_least_crop_has_no_map_of_one_cell_to_halve(name, enlarge):
+    """One pixel less has: padded convolutions whose bfloat16 gradients oneDNN leaves unset."""
+    backbone = ResNet(timm.create_model(name, num_classes=0), 64, enlarge).eval()
+    assert _narrowest_halved(backbone, backbone.least) == 2
+    assert _narrowest_halved(backbone, backbone.least - 1) == 1
+
+
+def _narrowest_halved(backbone: ResNet, size: int) -> int:
+    """Cells a side of the smallest map that a convolution with padding halves."""
+    sides: list[int] = []
+    halving = [
+        m for m in backbone.modules() if getattr(m, "stride", 1) == (2, 2) and any(m.padding)
+    ]
+    hooks = [m.register_forward_hook(lambda _, x, y: sides.append(x[0].shape[-1])) for m in halving]
+    with torch.no_grad():
+        backbone.embed(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return min(sides)
