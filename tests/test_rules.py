@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlabel.backbones.build import build_backbone
 from unlabel.data.store import Store, StoreInfo
 from unlabel.dividing import LEAST_BATCHES
 from unlabel.errors import ConfigError, UsageError
@@ -166,6 +167,15 @@ def test_an_optimiser_that_was_asked_for_gets_its_rate_in_short_runs(store):
 def test_every_network_of_the_family_is_a_resnet(store, model):
     config = choose(of_size(store, 5000, 200), CLUSTER, {"model.name": model}).config
     assert (config.method, config.optim.optimizer, config.model.drop_path) == ("simclr", "sgd", 0)
+
+
+@pytest.mark.parametrize(("side", "enlarge"), [(8, None), (12, 2), (64, 2), (128, None)])
+def test_small_images_are_seen_at_twice_their_side_where_a_resnet_can(
+    store: Store, side: int, enlarge: int | None
+):
+    config = choose(of_size(store, 96, side), LAPTOP, {"method": "simclr"}).config
+    assert config.model.enlarge == enlarge
+    build_backbone(config.model)  # refuses images that are too small for the factor
 
 
 def test_small_images_are_not_blurred(store: Store):

@@ -80,7 +80,7 @@ def adapt(
     """
     convolutional = family is ResNet
     short = machine.device == "cpu" and size <= SMALL
-    if short and convolutional:
+    if short and convolutional and size > 8:  # at 8 pixels it would leave less than a cell
         pick("model.enlarge", 2, "faster: the first stage sees one cell every second pixel")
     if short:
         for key, value in _short_run(method, pick.settings.get("optim.optimizer")).items():
