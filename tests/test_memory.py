@@ -41,7 +41,7 @@ def resident():
 step()
 with kept_memory(sys.argv[1]):
     five()  # finds its places
-    print(min(five() for _ in range(3)))  # the system may take idle pages back at any time
+    print(min(five() for _ in range(3)))  # a block may find a new place in one of them
     held = resident()
 print(held - resident())
 """

@@ -59,7 +59,9 @@ def test_reasons_follow_from_machine_settings_and_store(small_run: PretrainConfi
     assert found["optim.lr"] == "kept"
     assert "optim.optimizer" not in found
     assert found["optim.schedule"].startswith("cosine: splitmask's recipe")
-    assert found["held-out images"].startswith("16: 5% of the images, but 16 at least")
+    assert found["held-out images"] == (
+        "16: 5% of the images, but 16 at least where that is under a quarter"
+    )
     split = dataclasses.replace(held_out.info, splits={"validation": 9, "test": 4})
     named = reasons(config, {}, (), machine, Store(held_out.path, split, held_out.rows))
     assert named["held-out images"] == "16: of the store's validation split"

@@ -5,13 +5,12 @@ What is heavy is imported inside the verbs, so that ``unlabel --help`` answers a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from unlabel.arguments import File, Many, Set, settings_of
 from unlabel.config import nested
 from unlabel.errors import UsageError
 from unlabel.methods import method_names
@@ -23,20 +22,11 @@ if TYPE_CHECKING:
     from unlabel.machine import Machine
     from unlabel.saliency import Written
     from unlabel.training.run import Run
-
-    Set = Mapping[str, Any] | Sequence[str]
-    File = str | PathLike[str]
 else:  # the command line evaluates these hints, and must not pay for what they name
     IngestReport = Kind = Results = Machine = Run = Written = object
-    Set = Annotated[tuple[str, ...], Parameter(name="--set", show_default=False)]
-    File = Path
 
 Method = Annotated[str | None, Parameter(help=f"How to learn: {', '.join(method_names())}.")]
 Segments = Literal["felzenszwalb"] | None
-Many = Parameter(
-    consume_multiple=True, show_default=lambda values: " ".join(map(str, values)) or "none"
-)
-"""An option that takes several values: ``--labels 1 5 all``."""
 
 
 def ingest(
@@ -384,21 +374,3 @@ def _open(run: File) -> Run:
     from unlabel.training.run import Run
 
     return Run.open(run)
-
-
-def settings_of(given: Set) -> Mapping[str, Any]:
-    """Settings by name, from a mapping or from NAME=VALUE strings whose values are YAML."""
-    import yaml
-
-    if isinstance(given, Mapping):
-        return given
-    settings = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise UsageError(f"--set {text}: write NAME=VALUE, such as --set optim.lr=1e-3.")
-        try:
-            settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {text}: the value is no YAML ({error}).") from None
-    return settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unlabel.api import File, Many, Set, settings_of
+from unlabel.arguments import File, Many, Set, settings_of
 from unlabel.errors import UsageError
 
 if TYPE_CHECKING:

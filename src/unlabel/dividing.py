@@ -72,7 +72,7 @@ def divided(choice: Choice, folder: Path) -> tuple[Choice, dict[str, Any]]:
         return choice, {}
     options = _options(config)
     if options.stages is not None:
-        _refuse_options_of_stages(config)
+        _refuse_options_of_stages(options.stages, config)
         _refuse_other_images(options.stages, config)
         return Choice(_learning_from(config, options.stages), choice.reasons), {}
     _refuse_few_images(config)
@@ -229,17 +229,16 @@ def _refuse_few_images(config: PretrainConfig) -> None:
         )
 
 
-def _refuse_options_of_stages(config: PretrainConfig) -> None:
+def _refuse_options_of_stages(stages: Path, config: PretrainConfig) -> None:
     """Raise ConfigError for options of stages that are not those which the named ones have."""
-    options = _options(config)
-    owner = (options.stages or Path()).parent
+    ours, owner = _options(config), stages.parent
     theirs = _options(Run.open(owner).config) if (owner / "config.yaml").is_file() else None
     asked = OF_STAGES & set(config.options)
-    if idle := sorted(n for n in asked if getattr(options, n) != getattr(theirs, n, None)):
+    if idle := sorted(n for n in asked if getattr(ours, n) != getattr(theirs, n, None)):
         raise ConfigError(
-            f"options.stages: the base and the experts of {config.options['stages']} are there "
-            f"already, and options.{', options.'.join(idle)} would change nothing. Leave these "
-            "out, or options.stages to have others trained."
+            f"options.stages: the base and the experts of {stages} are there already, and "
+            f"options.{', options.'.join(idle)} would change nothing. Leave these out, or "
+            "options.stages to have others trained."
         )
 
 

@@ -26,9 +26,9 @@ class ResNet(Backbone):
     (at 32 pixels) just as with that stem, and the same timm network takes small and large images.
     ``enlarge`` chooses another factor.
 
-    Crops are so large that no stage halves a map of one cell: that would do nothing, and oneDNN
-    leaves gradients of its bfloat16 convolutions there unset where the padding is all they see
-    (torch 2.14 on a processor with AVX512-BF16).
+    Crops are so large that no stage halves a map of one cell: that would do nothing, and where the
+    map is narrower than the stride, oneDNN leaves those weight gradients of a bfloat16 convolution
+    unset which see the padding alone (torch 2.14 on a processor with AVX512-BF16).
     """
 
     net: TimmResNet | TimmResNetV2

@@ -306,11 +306,11 @@ class Adviser:
         )
 
     def _how_to_differ(self) -> str:
-        """What would make a table, of which no fit holds, tell more."""
+        """What would make a table, of which the fit says nothing, tell more."""
         means = self.runs.groupby(["unique_images", "model", "samples_seen"])[LOSS].mean()
         spread = 100 * (means.max() / means.min() - 1)
         return (
-            f"No single run: the highest loss is {spread:.1f} % above the lowest, and no fit "
-            "holds. Runs that differ more would tell more: several times as long, on fewer of the "
-            "images, by a larger model."
+            f"No single run: the highest loss is {spread:.1f} % above the lowest, and the fit "
+            "says nothing of doubling. Runs that differ more would tell more: several times as "
+            "long, on fewer of the images, by a larger model."
         )

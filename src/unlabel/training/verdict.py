@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unlabel.training.split import HELD_OUT
+
 State = Literal["improving", "saturated", "overfitting", "collapsed", "unclear"]
 
 FEWEST_LOOKS = 5
 """Monitor rows needed before a trend is spoken of."""
-FEWEST_HELD_OUT = 16
-"""Held-out images needed before anything is told by them."""
 LEAST_GAIN = 0.005
 """A fall of the held-out loss below this share of where it began counts as not learning."""
 LATE = 0.5
@@ -66,9 +66,9 @@ def judge(
             f"The monitors looked {len(monitors)} times; {FEWEST_LOOKS} are needed for a trend.",
             "Train for more steps.",
         )
-    if held_out < FEWEST_HELD_OUT:
+    if held_out < HELD_OUT:
         return _unclear(
-            f"Images held out: {held_out}; {FEWEST_HELD_OUT} are needed to judge by.",
+            f"Images held out: {held_out}; {HELD_OUT} are needed to judge by.",
             "Gather more images: so few teach a network little.",
         )
     loss = np.array([row["held_out_loss"] for row in monitors])
@@ -119,7 +119,7 @@ def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray, held_out: int) -
         f"RankMe went from {first['rankme']:.1f} to {last['rankme']:.1f}.",
     ]
     if "knn" in last:
-        chance = chance_of(last["knn"], held_out)
+        chance = _chance(last["knn"], held_out)
         line = (
             f"Online kNN went from {first['knn']:.1%} to {last['knn']:.1%} ({held_out:,} images: "
             f"±{100 * chance:.1f} points)."
@@ -134,7 +134,7 @@ def _evidence(monitors: list[dict[str, Any]], loss: np.ndarray, held_out: int) -
     return tuple(lines)
 
 
-def chance_of(accuracy: float, images: int) -> float:
+def _chance(accuracy: float, images: int) -> float:
     """Half of the 95 % interval of an accuracy on so many images (normal approximation)."""
     return float(1.96 * np.sqrt(accuracy * (1 - accuracy) / images))
 
@@ -154,7 +154,7 @@ def _by_neighbours(
     gain = knn.max() - knn[0]
     if gain < LEAST_GAIN:
         return _never_learned(evidence, "the online kNN is not above where it began")
-    if gain < chance_of(knn.max(), held_out):
+    if gain < _chance(knn.max(), held_out):
         return Verdict(
             "unclear",
             f"The online kNN rose by no more than chance explains on {held_out:,} images.",
