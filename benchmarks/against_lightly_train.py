@@ -125,18 +125,21 @@ def one_run(
     steps = asked.images // asked.batch
     values = (asked.batch, steps, asked.workers, precision, "busy" if asked.busy else "wall")
     command = [python, RUN, side, method, folder, scratch / "run", *values]
+    scratch.mkdir()
+    said = scratch / "said.txt"  # a pipe would also wait for processes that serve this one
     start = spent(asked.busy)
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=environment(scratch, asked.busy),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stdout}\n{done.stderr}")
+    with said.open("w") as file:
+        done = subprocess.run(
+            [str(part) for part in command],
+            env=environment(scratch, asked.busy),
+            stdout=file,
+            stderr=file,
+            check=False,
+        )
     seconds = spent(asked.busy) - start
-    times = json.loads(done.stdout.splitlines()[-1])
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{said.read_text()}")
+    times = json.loads([line for line in said.read_text().splitlines() if line[:1] == "["][-1])
     if len(times) != steps:
         raise SystemExit(f"{side} made {len(times)} updates of {steps}")
     steady = (steps - 1) * asked.batch / (times[-1] - times[0])

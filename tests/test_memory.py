@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import gc
 import resource
 import subprocess
 import sys
 
 import pytest
 
-from unlabel.memory import _glibc
+from unlabel.memory import _glibc, uncollected
 
 # In a process of its own, whose memory no other test has shaped.
 STEPS = """
@@ -72,3 +73,40 @@ def test_a_step_uses_the_memory_of_the_step_before():
 def test_without_it_every_page_is_asked_for_anew():
     faults, _ = run_steps("cuda")
     assert faults > PAGES / 2
+
+
+def test_nothing_is_collected_while_modules_load():
+    before = sum(stats["collections"] for stats in gc.get_stats())
+    with uncollected():
+        many = [[] for _ in range(100_000)]
+        assert sum(stats["collections"] for stats in gc.get_stats()) == before
+    assert gc.isenabled()
+    assert len(gc.get_objects(generation=0)) < len(many)  # they count as old
+    assert any(thing is many for thing in gc.get_objects(generation=2))  # and can be collected
+
+
+def test_an_error_leaves_the_collector_at_work():
+    with pytest.raises(KeyError), uncollected():
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_a_resting_collector_is_left_at_rest():
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_a_process_froze_stays_frozen_and_what_it_loads_is():
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with uncollected():
+            many = [[] for _ in range(1000)]
+        assert gc.get_freeze_count() >= before + len(many)
+    finally:
+        gc.unfreeze()

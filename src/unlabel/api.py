@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from unlabel.arguments import File, Many, Set, settings_of
 from unlabel.config import nested
 from unlabel.errors import UsageError
+from unlabel.memory import uncollected
 from unlabel.methods import method_names
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def saliency(
     overwrite
         Replace masks that are there.
     """
-    from unlabel.saliency import saliency as make
+    with uncollected():
+        from unlabel.saliency import saliency as make
 
     return make(str(data), kind, segments, preview=preview, workers=workers, overwrite=overwrite)
 
@@ -205,8 +207,9 @@ def pretrain(
     wanted = merged(asked, file)
     if wanted.get("workers") != 0:
         start_server()  # before torch is imported here
-    check(wanted, folder, overwrite)
-    from unlabel.pretraining import start_run
+    with uncollected():
+        check(wanted, folder, overwrite)
+        from unlabel.pretraining import start_run
 
     sources = [str(source) for source in data]
     return start_run(sources, asked, out=folder, recipe=file, overwrite=overwrite)
@@ -255,8 +258,10 @@ def evaluate(
     """
     opened = _open(run)
     from unlabel.config import validated
-    from unlabel.evaluating import evaluate_run
     from unlabel.evaluation.settings import EvaluationConfig
+
+    with uncollected():
+        from unlabel.evaluating import evaluate_run
 
     asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings_of(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
@@ -279,7 +284,8 @@ def export(run: File, *, out: File | None = None, overwrite: bool = False) -> Pa
         Replace OUT if it is there.
     """
     opened = _open(run)
-    from unlabel.pretraining import export_run
+    with uncollected():
+        from unlabel.pretraining import export_run
 
     return export_run(opened, Path(out) if out else None, overwrite=overwrite)
 
@@ -299,7 +305,8 @@ def embed(run: File, *data: File, out: File, overwrite: bool = False) -> Path:
         Replace OUT if it is there.
     """
     opened = _open(run)
-    from unlabel.evaluating import embed_images
+    with uncollected():
+        from unlabel.evaluating import embed_images
 
     return embed_images(opened, [str(d) for d in data], Path(out), overwrite=overwrite)
 
@@ -338,7 +345,8 @@ def demo(
     overwrite
         Replace OUT if it is there.
     """
-    from unlabel.demo import run_demo
+    with uncollected():
+        from unlabel.demo import run_demo
 
     return run_demo(Path(out), steps, overwrite=overwrite)
 
@@ -364,7 +372,8 @@ def _continue(run: Run) -> Run:
 
     if run.config.workers:
         start_server()  # before torch is imported here
-    from unlabel.pretraining import continue_run
+    with uncollected():
+        from unlabel.pretraining import continue_run
 
     return continue_run(run)
 

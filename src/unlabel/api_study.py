@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unlabel.arguments import File, Many, Set, settings_of
 from unlabel.errors import UsageError
+from unlabel.memory import uncollected
 
 if TYPE_CHECKING:
     from unlabel.scaling.advice import Advice
@@ -110,13 +111,15 @@ def study(
     if resume is not None:
         if any((data, given, out, dry_run)):
             raise UsageError("--resume continues a study as it was planned: give it alone.")
-        from unlabel.study.folder import Study
-        from unlabel.study.start import continue_study
+        with uncollected():
+            from unlabel.study.folder import Study
+            from unlabel.study.start import continue_study
 
         return continue_study(Study.open(Path(resume)), on_ray=on == "ray")
     if data is None:
         raise UsageError("Name the images to learn from: unlabel study STORE --models ...")
-    from unlabel.study.start import start_study
+    with uncollected():
+        from unlabel.study.start import start_study
 
     folder = Path(out) if out else None
     return start_study(str(data), given, folder, dry_run=dry_run, on_ray=on == "ray")

@@ -1,13 +1,17 @@
-"""The processor's memory, kept from step to step: what one step frees, the next one uses again.
+"""Memory that is not looked after where that would only take time.
 
 A training step asks for the same large blocks as the step before it. glibc gives such blocks back
-to the system as soon as they are free, and the system then clears every page anew: without this, a
-tenth to a third of a step's time on a processor goes into that.
+to the system as soon as they are free, and the system then clears every page anew: on a processor,
+a tenth to a third of a step's time goes into that.
+
+Python's collector looks through the millions of objects that torch and timm are made of again and
+again while they load, and once more as the process ends: a third of that time, and a second.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +42,25 @@ def kept_memory(device: str) -> Iterator[None]:
     finally:
         _set(libc, GIVE)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within it Python's collector rests: for loading modules, which are there to stay.
+
+    What there is after it counts as old, so that it is not looked through at the next occasion, and
+    as frozen in a process that froze what it began with, as the command line does.
+    """
+    resting, frozen = not gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if not frozen:
+            gc.unfreeze()  # into the oldest generation
+        if not resting:
+            gc.enable()
 
 
 def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:

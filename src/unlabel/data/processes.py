@@ -104,7 +104,7 @@ def readers() -> BaseContext:
     takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unlabel.data.views"])
+    context.set_forkserver_preload(["unlabel.data.preloaded"])
     return context
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
-import numpy as np
 import torch
-from scipy.special import gammaln, logsumexp
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -66,6 +64,6 @@ def _log_peak(dim: int, kappa: float) -> float:
 
 def log_bessel(order: float, x: float) -> float:
     """log I_order(x) from its power series, which neither under- nor overflows, for x > 0."""
-    k = np.arange(math.ceil(x) + 100.0)
-    terms = (2 * k + order) * math.log(x / 2) - gammaln(k + 1) - gammaln(k + order + 1)
-    return float(logsumexp(terms))
+    k = torch.arange(math.ceil(x) + 100, dtype=torch.float64)
+    terms = (2 * k + order) * math.log(x / 2) - (k + 1).lgamma() - (k + order + 1).lgamma()
+    return float(terms.logsumexp(0))
