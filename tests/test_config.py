@@ -39,3 +39,12 @@ def test_a_flag_is_no_number(name: str):
     with pytest.raises(ConfigError, match=f"{name}.*must be a number, not yes or no"):
         validated(PretrainConfig, {**given, name: True}, "settings")
     assert validated(PretrainConfig, {**given, "compile": True}, "settings").compile
+
+
+def test_who_writes_none_is_told_of_null():
+    given = {"data": ".", "method": "simclr"}
+    with pytest.raises(ConfigError, match=r"average: .*\(came: 'none'\)\. Nothing is written null"):
+        validated(PretrainConfig, {**given, "average": "none"}, "settings")
+    with pytest.raises(ConfigError) as other:
+        validated(PretrainConfig, {**given, "average": "nothing"}, "settings")
+    assert "null" not in str(other.value)
