@@ -26,7 +26,6 @@ SMALL_CROP = 0.2
 STRONG_COLOURS = ("simclr", "swav")
 """Recipes with twice the jitter of the others."""
 SMALL_BATCH_SGD = {
-    "optimizer": "sgd",
     "lr": 0.2,
     "scale_lr": "sqrt",
     "betas": (0.9, 0.999),
@@ -35,7 +34,7 @@ SMALL_BATCH_SGD = {
 """In its place for ResNets. The decay is that of Lightly's CIFAR-10 benchmark; its rate is 0.12 at
 256 images for 200 epochs and more, and ours, for shorter runs, is higher (not tuned). The root of
 the batch is SimCLR's rule for small ones."""
-SMALL_BATCH_ADAMW = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
+SMALL_BATCH_ADAMW = {"lr": 5e-4, "betas": (0.9, 0.95), "weight_decay": 0.05}
 """In its place for transformers, at any batch size (rate: DINO's; LARS is for convolutions)."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": SMALL_BATCH_SGD,
@@ -127,13 +126,14 @@ def _adapt_optimizer(pick: Picker, method: type[Method], convolutional: bool, ba
         fits, why = "sgd", f"LARS is for batches of {LARS_FROM:,} and more"
     else:
         fits, why = "adamw", "LARS is for ResNets"
-    if (asked or fits) == own:
+    name, recipe = asked or fits, method.recipe
+    if name == own:
         return
-    recipe, why = method.recipe, f"suits {asked}" if asked else why
-    values = OPTIMIZERS.get(asked or fits, {})
+    pick("optim.optimizer", name, why)
+    values = OPTIMIZERS.get(name, {})
     if recipe.min_lr and values:
         rate = pick.settings.get("optim.lr") or values["lr"]
-        pick("optim.min_lr", recipe.min_lr * rate / recipe.lr, why)
+        pick("optim.min_lr", recipe.min_lr * rate / recipe.lr, f"goes with {name}")
     for key, value in values.items():
-        pick(f"optim.{key}", value, why)
+        pick(f"optim.{key}", value, f"goes with {name}")
     pick.settings.setdefault("optim.weight_decay_end", None)  # another decay does not climb

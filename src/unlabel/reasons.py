@@ -41,7 +41,7 @@ def reasons(
         "precision": _precision(config, machine),
         "optim.optimizer": f"{optim.optimizer}: {recipe}",
         "optim.lr": f"{optim.lr:g}: {recipe}; {rates}",
-        "optim.schedule": f"{optim.schedule}: {recipe}, after {warm:,} steps of warm-up",
+        "optim.schedule": f"{optim.schedule}: {recipe}, after {warm:,} step{'s' * (warm != 1)} of warm-up",
         "held-out images": _held_out(config, held_out),
     }
     if tests := held_out.info.splits.get("test"):
