@@ -35,13 +35,14 @@ def reasons(
     optim, recipe = config.optim, f"{config.method}'s recipe"
     warm = warmup_steps(optim, config.steps)
     peak = optim.lr * scale_lr(optim, config.batch_size)
+    warming = f"{warm:,} step{'s' * (warm != 1)} of warm-up"
     rates = f"{config.batch_size} images a step make it {peak:.2g}"
     found = {
         "device": _device(machine),
         "precision": _precision(config, machine),
         "optim.optimizer": f"{optim.optimizer}: {recipe}",
         "optim.lr": f"{optim.lr:g}: {recipe}; {rates}",
-        "optim.schedule": f"{optim.schedule}: {recipe}, after {warm:,} step{'s' * (warm != 1)} of warm-up",
+        "optim.schedule": f"{optim.schedule}: {recipe}, after {warming}",
         "held-out images": _held_out(config, held_out),
     }
     if tests := held_out.info.splits.get("test"):
