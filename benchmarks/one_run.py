@@ -16,87 +16,83 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 SCALE, SMALL_SCALE, SMALL = (0.14, 1.0), (0.05, 0.14), 6
 """DINO's crops for ResNets, which are lightly_train's defaults."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What both sides are asked for."""
+
+    method: str
+    images: str
+    out: str
+    batch: int
+    steps: int
+    workers: int
+    precision: str
+
+
 def main() -> None:
     side, method, images, out, batch, steps, workers, precision, clock = sys.argv[1:]
+    asked = Asked(method, images, out, int(batch), int(steps), int(workers), precision)
     read = time.process_time if clock == "busy" else time.perf_counter
     times: list[float] = []
     atexit.register(lambda: print(json.dumps(times)))
-    pretrain = unlabel if side == "unlabel" else lightly_train
-    note = partial(tell_updates, lambda *_: times.append(read()))
-    pretrain(note, method, images, out, int(batch), int(steps), int(workers), precision)
+
+    def watch_updates() -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        register_optimizer_step_post_hook(lambda *_: times.append(read()))
+
+    (unlabel if side == "unlabel" else lightly_train)(asked, watch_updates)
 
 
-def tell_updates(told: Callable[..., None]) -> None:
-    """Call ``told`` after each update of the weights."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    register_optimizer_step_post_hook(told)
-
-
-def unlabel(
-    note: Callable[[], None],
-    method: str,
-    images: str,
-    out: str,
-    batch: int,
-    steps: int,
-    workers: int,
-    precision: str,
-) -> None:
+def unlabel(asked: Asked, watch_updates: Callable[[], None]) -> None:
     import unlabel.asked
     import unlabel.cli
 
     check = unlabel.asked.check
 
-    def check_and_note(*asked: Any) -> None:
-        check(*asked)
-        note()  # not before: the command line has a time of its own to load torch
+    def check_and_watch(*arguments: Any) -> None:
+        check(*arguments)
+        watch_updates()  # not before: the command line has its own time and way to load torch
 
-    unlabel.asked.check = check_and_note
-    asked: dict[str, Any] = {
-        "workers": workers,
-        "precision": precision,
+    unlabel.asked.check = check_and_watch
+    settings: dict[str, Any] = {
+        "model.name": "resnet18",
+        "model.image_size": 224,
+        "batch_size": asked.batch,
+        "steps": asked.steps,
+        "workers": asked.workers,
+        "precision": asked.precision,
         "evaluations": 1,  # they write one checkpoint, at the end of the epoch
     }
-    if method == "dino":
-        asked |= {"options.scale": SCALE, "options.small": SMALL}
-        asked |= {"options.small_scale": SMALL_SCALE}
-    arguments = ["pretrain", images, "--out", out, "--method", method, "--model", "resnet18"]
-    arguments += ["--image-size", "224", "--batch-size", str(batch), "--steps", str(steps)]
-    for name, value in asked.items():
+    if asked.method == "dino":
+        settings |= {"options.scale": SCALE, "options.small": SMALL}
+        settings |= {"options.small_scale": SMALL_SCALE}
+    arguments = ["pretrain", asked.images, "--out", asked.out, "--method", asked.method]
+    for name, value in settings.items():
         arguments += ["--set", f"{name}={json.dumps(value)}"]
     unlabel.cli.main(arguments)
 
 
-def lightly_train(
-    note: Callable[[], None],
-    method: str,
-    images: str,
-    out: str,
-    batch: int,
-    steps: int,
-    workers: int,
-    precision: str,
-) -> None:
+def lightly_train(asked: Asked, watch_updates: Callable[[], None]) -> None:
     from lightly_train import pretrain
 
-    note()
+    watch_updates()
     pretrain(
-        out=out,
-        data=images,
+        out=asked.out,
+        data=asked.images,
         model="torchvision/resnet18",
-        method=method,
+        method=asked.method,
         epochs=1,
-        batch_size=batch,
-        num_workers=workers,
-        precision=precision,
+        batch_size=asked.batch,
+        num_workers=asked.workers,
+        precision=asked.precision,
     )
 
 

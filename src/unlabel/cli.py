@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its documented code."""
     gc.freeze()
     code = run(arguments)
-    gc.freeze()  # nothing is left to collect for: looking through all modules would take a second
+    gc.freeze()  # there is nothing left to collect for, and looking would take a second
     sys.exit(code)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,19 @@ def test_other_processes_do_it(tmp_path):
 def test_a_process_that_dies_is_told():
     with pytest.raises(OutOfMemory, match="--workers 1"):
         done(die, workers=2)
+
+
+def loaded(answers: SimpleQueue) -> None:
+    """What a reader has before it does anything, and whether its collector looks through that."""
+    answers.put(("unlabel.data.views" in sys.modules, "pandas" in sys.modules))
+    answers.put((gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects())))
+
+
+def test_readers_find_everything_imported_and_frozen():
+    context = processes.readers()
+    answers = context.SimpleQueue()
+    reader = context.Process(target=loaded, args=(answers,))
+    reader.start()
+    assert answers.get() == (True, True)
+    assert answers.get() == (True, True)
+    reader.join()
