@@ -43,7 +43,7 @@ def test_a_flag_is_no_number(name: str):
 
 def test_who_writes_none_is_told_of_null():
     given = {"data": ".", "method": "simclr"}
-    with pytest.raises(ConfigError, match=r"average: .*\(came: 'none'\)\. Nothing is written null"):
+    with pytest.raises(ConfigError, match=r"average: .*\(came: 'none'\)\. For no value write null"):
         validated(PretrainConfig, {**given, "average": "none"}, "settings")
     with pytest.raises(ConfigError) as other:
         validated(PretrainConfig, {**given, "average": "nothing"}, "settings")

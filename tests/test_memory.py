@@ -101,6 +101,14 @@ def test_a_resting_collector_is_left_at_rest():
         gc.enable()
 
 
+def test_a_process_of_which_little_is_frozen_keeps_its_collector(monkeypatch):
+    """As an interpreter may do that freezes what it starts with."""
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 375)
+    with uncollected():
+        many: list = []
+    assert any(thing is many for thing in gc.get_objects())
+
+
 def test_what_a_process_froze_stays_frozen_and_what_it_loads_is():
     gc.freeze()
     try:

@@ -193,7 +193,7 @@ def explain(error: ValidationError, subject: str, model: type[BaseModel]) -> Con
             lines.append(f"  {where}: there is no such setting.{_known(model, e['loc'])}")
             continue
         came = "" if e["type"] == "missing" else f" (came: {e['input']!r})"
-        came += ". Nothing is written null." if e["input"] in ("none", "None") else ""
+        came += ". For no value write null." if e["input"] in ("none", "None") else ""
         lines.append(f"  {where}: {e['msg'].removeprefix('Value error, ')}{came}")
     return ConfigError(f"{subject} cannot work:\n" + "\n".join(lines))
 

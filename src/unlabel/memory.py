@@ -49,9 +49,9 @@ def uncollected() -> Iterator[None]:
     """Within it Python's collector rests: for loading modules, which are there to stay.
 
     What there is after it counts as old, so that it is not looked through at the next occasion, and
-    as frozen in a process that froze what it began with, as the command line does.
+    as frozen in a process that froze most of what it has, as the command line does.
     """
-    resting, frozen = not gc.isenabled(), gc.get_freeze_count()
+    resting, frozen = not gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects())
     gc.disable()
     try:
         yield
