@@ -66,6 +66,8 @@ def main() -> None:
             f"{'one thread' if asked.busy else f'{torch.get_num_threads()} threads'}, "
             f"{asked.workers} workers, torch {torch.__version__}"
         )
+        read_once(asked.peer_python, "lightly_train")
+        read_once(sys.executable, "unlabel.pretraining")
         for method in asked.methods:
             speeds = {
                 name: one_run(*side, method, folder, scratch / f"{method} {name}", asked)
@@ -112,6 +114,11 @@ def write_photos(folder: Path, images: int) -> Path:
     return folder
 
 
+def read_once(python: str, module: str) -> None:
+    """Have the system keep the module's files, so that no side is the first to read its own."""
+    subprocess.run([python, "-c", f"import {module}"], check=True, capture_output=True)
+
+
 def one_run(
     python: str,
     side: str,
@@ -126,19 +133,19 @@ def one_run(
     values = (asked.batch, steps, asked.workers, precision, "busy" if asked.busy else "wall")
     command = [python, RUN, side, method, folder, scratch / "run", *values]
     scratch.mkdir()
-    said = scratch / "said.txt"  # a pipe would also wait for processes that serve this one
+    said, told = scratch / "stdout", scratch / "stderr"
     start = spent(asked.busy)
-    with said.open("w") as file:
+    with said.open("w") as out, told.open("w") as err:  # pipes would wait for servers as well
         done = subprocess.run(
             [str(part) for part in command],
             env=environment(scratch, asked.busy),
-            stdout=file,
-            stderr=file,
+            stdout=out,
+            stderr=err,
             check=False,
         )
     seconds = spent(asked.busy) - start
     if done.returncode:
-        raise SystemExit(f"{side} failed:\n{said.read_text()}")
+        raise SystemExit(f"{side} failed:\n{said.read_text()}{told.read_text()}")
     times = json.loads([line for line in said.read_text().splitlines() if line[:1] == "["][-1])
     if len(times) != steps:
         raise SystemExit(f"{side} made {len(times)} updates of {steps}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from unlabel.config import PretrainConfig, Settings, validated
@@ -41,10 +42,18 @@ def test_a_flag_is_no_number(name: str):
     assert validated(PretrainConfig, {**given, "compile": True}, "settings").compile
 
 
-def test_who_writes_none_is_told_of_null():
-    given = {"data": ".", "method": "simclr"}
-    with pytest.raises(ConfigError, match=r"average: .*\(came: 'none'\)\. For no value write null"):
-        validated(PretrainConfig, {**given, "average": "none"}, "settings")
-    with pytest.raises(ConfigError) as other:
-        validated(PretrainConfig, {**given, "average": "nothing"}, "settings")
-    assert "null" not in str(other.value)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"average": "none"}, True),
+        ({"average": "None"}, True),
+        ({"model": {"name": "resnet18", "patch_size": "none"}}, True),
+        ({"average": "nothing"}, False),
+        ({"optim": {"optimizer": "none"}}, False),  # there must be one
+        ({"steps": np.array([1, 2])}, False),
+    ],
+)
+def test_who_writes_none_where_there_may_be_none_is_told_of_null(settings: dict, told: bool):
+    with pytest.raises(ConfigError) as error:
+        validated(PretrainConfig, {"data": ".", "method": "simclr", **settings}, "settings")
+    assert ("For no value write null." in str(error.value)) == told

@@ -257,11 +257,10 @@ def evaluate(
         Any setting of docs/settings.md, as NAME=VALUE: finetune.steps=500, k=10. Repeat it.
     """
     opened = _open(run)
-    from unlabel.config import validated
-    from unlabel.evaluation.settings import EvaluationConfig
-
     with uncollected():
+        from unlabel.config import validated
         from unlabel.evaluating import evaluate_run
+        from unlabel.evaluation.settings import EvaluationConfig
 
     asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings_of(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")

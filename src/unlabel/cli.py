@@ -6,7 +6,6 @@ two cannot drift apart.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from rich.protocol import is_renderable
 
 from unlabel import api, api_study
 from unlabel.errors import UnlabelError, UsageError
+from unlabel.memory import settle
 
 INTERRUPTED = 130
 OUT_OF_DISK = 74
@@ -52,9 +52,9 @@ app.command(study)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its documented code."""
-    gc.freeze()
+    settle()
     code = run(arguments)
-    gc.freeze()  # there is nothing left to collect for, and looking would take a second
+    settle()  # there is nothing left to collect for, and looking would take a second
     sys.exit(code)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from unlabel.errors import ConfigError
 
@@ -172,16 +174,30 @@ class PretrainConfig(Settings):
         return self.seed if self.validation_seed is None else self.validation_seed
 
 
-def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
-    """The settings there are where an unknown one was given, the nearest first."""
+def _fields(model: type[BaseModel], place: tuple[int | str, ...]) -> dict[str, FieldInfo]:
+    """The settings there are beside the one at ``place``; none where that lies within a value."""
     group: Any = model
     for part in place[:-1]:
         group = group.model_fields[part].annotation if part in group.model_fields else None
         if not (isinstance(group, type) and issubclass(group, BaseModel)):
-            return ""
-    names = list(group.model_fields)
+            return {}
+    return group.model_fields
+
+
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The settings there are where an unknown one was given, the nearest first."""
+    names = _fields(model, place)
     near = get_close_matches(str(place[-1]), names, n=1)
-    return (f" Did you mean {near[0]}?" if near else "") + f" There are: {', '.join(names)}."
+    known = f" There are: {', '.join(names)}." if names else ""
+    return (f" Did you mean {near[0]}?" if near else "") + known
+
+
+def _null(model: type[BaseModel], place: tuple[int | str, ...], value: object) -> str:
+    """How to write no value, for who wrote it otherwise where there may be none."""
+    if not isinstance(value, str) or value not in ("none", "None"):
+        return ""
+    field = _fields(model, place).get(str(place[-1]))
+    return ". For no value write null." if field and NoneType in get_args(field.annotation) else ""
 
 
 def explain(error: ValidationError, subject: str, model: type[BaseModel]) -> ConfigError:
@@ -193,8 +209,8 @@ def explain(error: ValidationError, subject: str, model: type[BaseModel]) -> Con
             lines.append(f"  {where}: there is no such setting.{_known(model, e['loc'])}")
             continue
         came = "" if e["type"] == "missing" else f" (came: {e['input']!r})"
-        came += ". For no value write null." if e["input"] in ("none", "None") else ""
-        lines.append(f"  {where}: {e['msg'].removeprefix('Value error, ')}{came}")
+        null = _null(model, e["loc"], e["input"]) if e["loc"] else ""
+        lines.append(f"  {where}: {e['msg'].removeprefix('Value error, ')}{came}{null}")
     return ConfigError(f"{subject} cannot work:\n" + "\n".join(lines))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,9 @@ KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 GIVE = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 """glibc's own number of blocks, and the sizes in bytes that its thresholds grow to by themselves.
 """
+
+_settled = threading.Event()
+"""Whether this process is a command of ours, and no notebook of somebody else's."""
 
 
 @contextmanager
@@ -48,19 +52,26 @@ def kept_memory(device: str) -> Iterator[None]:
 def uncollected() -> Iterator[None]:
     """Within it Python's collector rests: for loading modules, which are there to stay.
 
-    What there is after it counts as old, so that it is not looked through at the next occasion, and
-    as frozen in a process that froze most of what it has, as the command line does.
+    In a process that `settle` was called in, it never looks at them later either.
     """
-    resting, frozen = not gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects())
+    resting = not gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        if not frozen:
-            gc.unfreeze()  # into the oldest generation
+        if _settled.is_set():
+            gc.freeze()
         if not resting:
             gc.enable()
+
+
+def settle() -> None:
+    """Have the collector pass over what this process has by now, and over what it loads later.
+
+    For processes of our own alone: garbage that is there by then is never found.
+    """
+    _settled.set()
+    gc.freeze()
 
 
 def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:

@@ -23,6 +23,12 @@ def test_log_bessel_is_scipys(order, x):
     assert log_bessel(order, x) == pytest.approx(np.log(ive(order, x)) + x, rel=1e-12)
 
 
+def test_log_bessel_wherever_tensors_are_made():
+    expected = log_bessel(7, 10.0)
+    with torch.device("meta"):
+        assert log_bessel(7, 10.0) == expected
+
+
 def test_log_bessel_where_scipys_underflows():
     assert ive(1023, 10.0) == 0
     # I_v(x) = (x / 2)^v / v! (1 + (x / 2)^2 / (v + 1) + ...)

@@ -64,6 +64,6 @@ def _log_peak(dim: int, kappa: float) -> float:
 
 def log_bessel(order: float, x: float) -> float:
     """log I_order(x) from its power series, which neither under- nor overflows, for x > 0."""
-    k = torch.arange(math.ceil(x) + 100, dtype=torch.float64)
+    k = torch.arange(math.ceil(x) + 100, dtype=torch.float64, device="cpu")
     terms = (2 * k + order) * math.log(x / 2) - (k + 1).lgamma() - (k + order + 1).lgamma()
     return float(terms.logsumexp(0))
