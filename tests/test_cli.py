@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
 from conftest import small_settings
 from unlabel.cli import run
@@ -85,6 +86,40 @@ def test_evaluate_embed_and_report(finished: Path, tmp_path: Path, shapes_store:
     assert len(table["vector"][0]) == 32
     assert run(["embed", str(finished), str(shapes_store), "--out", str(out)]) == 73
     assert run(["report", str(finished)]) == 0
+
+
+def test_evaluate_says_what_its_figures_mean(finished: Path, shapes_store: Path, capsys):
+    arguments = ["evaluate", str(finished), "--data", str(shapes_store), "--protocols", "knn"]
+    assert run([*arguments, "--labels", "all", "--seeds", "1"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "kNN, pre-trained (splitmask). Against raw pixels: " in said
+    assert "Against untrained: " in said
+    assert "not finished" not in said
+
+
+def test_an_unfinished_run_is_named_as_one(finished: Path, tmp_path: Path, shapes_store, capsys):
+    early = tmp_path / "early"
+    shutil.copytree(finished, early)
+    settings = (early / "config.yaml").read_text()
+    (early / "config.yaml").write_text(settings.replace("steps: 12", "steps: 20"))
+    arguments = ["embed", str(early), str(shapes_store), "--out", str(tmp_path / "v.parquet")]
+    assert run(arguments) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "early is not finished: what follows is of step 12 of 20. Continue it" in said
+
+
+def test_refused_files_are_named(recipe: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("UNLABEL_CACHE", str(tmp_path / "cache"))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(40):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(photos / f"{i}.png")
+    (photos / "torn.png").write_bytes(b"no image")
+    arguments = ["pretrain", str(photos), "--recipe", str(recipe), "--out", str(tmp_path / "run")]
+    assert run([*arguments, "--steps", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "40 images kept" in said
+    assert "such as torn.png" in said
 
 
 def test_a_run_continues_by_resume_alone(finished: Path, capsys):

@@ -87,6 +87,9 @@ def test_lars_is_for_large_batches_of_convolutions(store, model, batch, optimize
     choice = choose(of_size(store, 50_000, 64), CLUSTER, asked)
     assert (choice.config.optim.optimizer, choice.config.optim.lr) == (optimizer, lr)
     assert ("LARS" in choice.reasons.get("optim.optimizer", "")) == (optimizer != "lars")
+    assert choice.reasons.get("optim.lr", "").endswith(
+        f"goes with {optimizer}" if optimizer != "lars" else ""
+    )
     plain = choose(of_size(store, 50_000, 64), CLUSTER, asked, tune=False)
     assert plain.config.optim.optimizer == "lars"
 

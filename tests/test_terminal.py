@@ -14,7 +14,7 @@ from unlabel.config import PretrainConfig
 from unlabel.data.store import Store
 from unlabel.machine import this_machine
 from unlabel.methods.base import Progress
-from unlabel.reasons import reasons
+from unlabel.reasons import doubts, reasons
 from unlabel.terminal import Bar
 from unlabel.training.loop import train
 from unlabel.training.monitors import Monitors
@@ -56,11 +56,11 @@ def test_reasons_follow_from_machine_settings_and_store(small_run: PretrainConfi
     found = reasons(config, {"optim.lr": "kept"}, ["optim.optimizer"], machine, held_out)
     assert found["device"] == "cuda: Some GPU"
     assert found["precision"].startswith("fp32: ")
-    assert found["optim.lr"] == "kept"
+    assert found["optim.lr"] == "kept; 16 images a step make it 6.3e-05"
     assert "optim.optimizer" not in found
-    assert found["optim.schedule"].startswith("cosine: splitmask's recipe")
+    assert found["optim.schedule"].endswith("splitmask's recipe, after 1 step of warm-up")
     assert found["held-out images"] == (
-        "16: 5% of the images, but 16 at least where that is under a quarter"
+        "16: 5% of the images; of few images 16, or a quarter where that is less"
     )
     split = dataclasses.replace(held_out.info, splits={"validation": 9, "test": 4})
     named = reasons(config, {}, (), machine, Store(held_out.path, split, held_out.rows))
@@ -111,3 +111,12 @@ def test_a_log_file_gets_a_line_for_every_tenth(capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "10 of 100 steps, 64 images/s, loss 0.2500"
     assert len(said) == 10
+
+
+def test_doubts_are_told_of_what_works_but_hardly_as_meant(small_run: PretrainConfig):
+    size, batch = small_run.model.image_size or 0, small_run.batch_size
+    assert list(doubts(small_run, batch, size)) == []
+    (many,) = doubts(small_run, batch - 1, size)
+    assert f"a batch of {batch} is more than the {batch - 1} images" in many
+    (large,) = doubts(small_run, batch, size // 2)
+    assert f"images of {size // 2} px are enlarged to {size}" in large

@@ -259,13 +259,17 @@ def evaluate(
     opened = _open(run)
     with uncollected():
         from unlabel.config import validated
-        from unlabel.evaluating import evaluate_run
+        from unlabel.evaluating import conclusions, evaluate_run
         from unlabel.evaluation.settings import EvaluationConfig
+        from unlabel.terminal import console
 
     asked = {"protocols": protocols, "labels": labels, "seeds": seeds, **settings_of(settings)}
     chosen = validated(EvaluationConfig, nested(asked), "The evaluation's settings")
     others = [str(other) for other in compare]
-    return evaluate_run(opened, str(data), str(test) if test else None, chosen, others)
+    results = evaluate_run(opened, str(data), str(test) if test else None, chosen, others)
+    for sentence in conclusions(results):
+        console.print(sentence, markup=False)
+    return results
 
 
 def export(run: File, *, out: File | None = None, overwrite: bool = False) -> Path:

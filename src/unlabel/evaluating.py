@@ -21,7 +21,9 @@ from unlabel.evaluation.settings import EvaluationConfig
 from unlabel.evaluation.subjects import Subject, labels_only, pretrained, raw_pixels, untrained
 from unlabel.machine import this_machine
 from unlabel.pretraining import load_backbone
+from unlabel.report.gains import gains
 from unlabel.report.page import write_report
+from unlabel.report.scores import read_scores, tables
 from unlabel.terminal import console
 from unlabel.training.run import Run
 from unlabel.training.split import split_store
@@ -53,6 +55,16 @@ def evaluate_run(
     results = evaluate(subjects(run, compare), train, held, settings, found=keep)
     write_report(run.path)
     return results
+
+
+def conclusions(results: Results) -> list[str]:
+    """Sentences on where what was measured first is clearly better than the rest, and where not."""
+    scores = read_scores([result.as_dict() for result in results])
+    return [
+        f"{table.title}, {scores[0].subject}. {sentence}"
+        for table in tables(scores)
+        for sentence in gains(results, table, scores[0].subject)
+    ]
 
 
 def subjects(run: Run, compare: Sequence[str] = ()) -> dict[str, Subject]:

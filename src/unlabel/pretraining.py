@@ -13,14 +13,14 @@ from unlabel.asked import AUTO, merged, without_auto
 from unlabel.backbones.base import Backbone
 from unlabel.config import PretrainConfig
 from unlabel.data.cache import open_or_ingest
-from unlabel.data.ingest_report import REPORT, IngestReport
+from unlabel.data.ingest_report import REPORT, IngestReport, by_reason
 from unlabel.data.store import MANIFEST, Store
 from unlabel.data.views import used_layers
 from unlabel.dividing import MASKS, STAGES, begins_with, divided, train_stages
 from unlabel.errors import DataError, InputMissing
 from unlabel.export import export_backbone
 from unlabel.machine import this_machine
-from unlabel.reasons import reasons
+from unlabel.reasons import doubts, reasons
 from unlabel.report.page import write_report
 from unlabel.rules import Choice, choose
 from unlabel.terminal import Bar, console, print_settings, print_verdict
@@ -61,6 +61,8 @@ def start_run(
     run = _create(store, choice, wanted, out, overwrite)
     if processes().is_main_process:
         print_settings(run, asked if recipe is None else {"recipe": recipe, **asked})
+        for doubt in doubts(run.config, run.facts["data"]["images"], store.info.median_side):
+            console.print(f"Warning: {doubt}", style="bold yellow", markup=False)
     return _train_and_finish(run)
 
 
@@ -72,8 +74,10 @@ def _images(sources: Sequence[str], image_size: int | None) -> Store:
     store = open_or_ingest(sources, image_size)
     report = IngestReport.read(store.path) if plain else None
     if report is not None and processes().is_main_process:
-        why = f" Why: {store.path / REPORT}" if report.refused else ""
-        console.print(report.count() + why, markup=False)
+        lines = [report.count(), *by_reason(report.refused)]
+        if report.refused:
+            lines.append(f"All of them: {store.path / REPORT}")
+        console.print("\n".join(lines), markup=False)
     return store
 
 
@@ -110,7 +114,8 @@ def _refuse_other_images(run: Run) -> None:
 
 
 def load_backbone(run: Run) -> Backbone:
-    """The run's backbone with the weights to use, in evaluation mode.
+    """The run's backbone with the weights to use, in evaluation mode; with a notice if it is not
+    finished.
 
     Those of the last checkpoint, or of the one with the best held-out loss where the verdict is
     overfitting; averaged over the run where it kept an average, and a teacher's where that is what
@@ -123,6 +128,13 @@ def load_backbone(run: Run) -> Backbone:
     if newest is None:
         raise InputMissing(
             f"{run.path} has no checkpoint yet. Continue it: unlabel pretrain --resume {run.path}"
+        )
+    done, steps = checkpoint.step_of(newest), run.config.steps
+    if done < steps:
+        console.print(
+            f"{run.path} is not finished: what follows is of step {done:,} of {steps:,}. Continue "
+            f"it: unlabel pretrain --resume {run.path}",
+            markup=False,
         )
     verdict = run.read_json("verdict.json") or {}
     best = checkpoint.path_of(run.checkpoints, best_step(run))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
@@ -35,7 +35,7 @@ def reasons(
     optim, recipe = config.optim, f"{config.method}'s recipe"
     warm = warmup_steps(optim, config.steps)
     peak = optim.lr * scale_lr(optim, config.batch_size)
-    warming = f"{warm:,} step{'s' * (warm != 1)} of warm-up"
+    warming = f"{_count(warm, 'step')} of warm-up"
     rates = f"{config.batch_size} images a step make it {peak:.2g}"
     found = {
         "device": _device(machine),
@@ -47,13 +47,33 @@ def reasons(
     }
     if tests := held_out.info.splits.get("test"):
         found["test images"] = f"{tests:,}: left out, so that the run can be judged by them"
-    new = (name for name in found if name not in chosen and name not in asked)
-    return {**chosen, **{name: found[name] for name in new}}
+    new = {name: found[name] for name in found if name not in chosen and name not in asked}
+    scaled = {name: f"{chosen[name]}; {rates}" for name in chosen if name == "optim.lr"}
+    return {**chosen, **scaled, **new}
+
+
+def doubts(config: PretrainConfig, images: int, median_side: int) -> Iterator[str]:
+    """What was asked for and can be done, but hardly as it was meant.
+
+    Args:
+        config: the run's settings.
+        images: how many it learns from.
+        median_side: the median of their shorter sides, in pixels.
+    """
+    if config.batch_size > images:
+        yield (
+            f"a batch of {config.batch_size} is more than the {images:,} images to learn from: "
+            "each stands in a step more than once, as if it were another image. Choose a smaller "
+            "--batch-size."
+        )
+    size = config.model.image_size
+    if size is not None and size >= 2 * median_side:
+        yield f"images of {median_side} px are enlarged to {size}: more time for no more detail."
 
 
 def _device(machine: Machine) -> str:
     if machine.device == "cpu":
-        return f"cpu: no accelerator was found; {machine.threads} threads"
+        return f"cpu: no accelerator was found; {_count(machine.threads, 'thread')}"
     return f"{machine.device}: {machine.accelerator}"
 
 
@@ -67,4 +87,8 @@ def _held_out(config: PretrainConfig, held_out: Store) -> str:
     if "validation" in held_out.info.splits:
         return f"{len(held_out):,}: of the store's validation split"
     share = f"{config.validation_fraction:.0%} of the images"
-    return f"{len(held_out):,}: {share}, but {HELD_OUT} at least where that is under a quarter"
+    return f"{len(held_out):,}: {share}; of few images {HELD_OUT}, or a quarter where that is less"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

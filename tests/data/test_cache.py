@@ -37,6 +37,14 @@ def test_a_folder_is_ingested_once(photos, monkeypatch):
     assert first.path.name.startswith("my-photos-")
 
 
+def test_a_folder_is_ingested_once_however_it_is_named(photos, monkeypatch):
+    first = open_or_ingest([photos])
+    monkeypatch.setattr(cache, "ingest", None)
+    monkeypatch.chdir(photos)
+    assert open_or_ingest(["."]).path == first.path
+    assert open_or_ingest([f"../{photos.name}/"]).path == first.path
+
+
 def test_several_files_are_named_after_their_folder(photos):
     assert open_or_ingest(sorted(photos.glob("*.png"))).path.name.startswith("my-photos-")
 

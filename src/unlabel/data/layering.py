@@ -100,7 +100,7 @@ def _write_parts(work: Path, store: Store, make: Maker, workers: int, progress: 
     parts = [(_part(work, k), store.rows[s : s + length]) for k, s in enumerate(starts)]
     missing = [part for part in parts if not part[0].is_file()]
     count_through(
-        "Making masks",
+        f"Masks: {work.stem}",
         partial(_write_part, store, make),
         missing,
         total=len(store),

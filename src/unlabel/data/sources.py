@@ -82,11 +82,11 @@ def fingerprint(sources: Sequence[str | Path]) -> str:
     """Hash of the sources' files: names, sizes and times of change, never their contents."""
     digest = hashlib.sha256()
     for source in sources:
-        path = Path(source)
+        path = Path(source).resolve()
         if not path.exists():
             digest.update(f"{source}\0".encode("utf-8", "surrogateescape"))
             continue
-        digest.update(os.fsencode(path.resolve()))
+        digest.update(os.fsencode(path))
         for name, size, changed in sorted(_files(path)):
             digest.update(os.fsencode(name) + f"\0{size}\0{changed}\0".encode())
     return digest.hexdigest()

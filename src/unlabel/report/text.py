@@ -59,7 +59,7 @@ def flatten(values: Any, prefix: str = "") -> dict[str, str]:
 
 def _value(value: Any) -> str:
     if value is None:
-        return "none"
+        return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

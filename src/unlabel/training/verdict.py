@@ -225,5 +225,5 @@ def _by_late_gain(late: float, of: str, steps: int, evidence: tuple[str, ...]) -
             f"The second half of the run brought {min(late, 1):.0%} of the whole gain of {of}.",
             *evidence,
         ),
-        (f"Train longer on the same images: --steps {2 * steps}.",),
+        (f"Train longer on the same images, in a new run: --steps {2 * steps}.",),
     )
