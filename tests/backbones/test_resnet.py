@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -112,3 +114,10 @@ def _narrowest_halved(backbone: ResNet, size: int) -> int:
     for hook in hooks:
         hook.remove()
     return min(sides)
+
+
+def test_weights_lie_as_convolutions_are_fastest_and_stay_so_when_copied():
+    net = copy.deepcopy(build_backbone(ModelConfig(name="resnet_nano", image_size=32)))
+    found = [w for w in net.parameters() if w.ndim == 4]
+    assert found
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in found)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from unlabel.backbones.attention import suit_attention
 from unlabel.backbones.build import build_backbone
-from unlabel.backbones.resnet import ResNet
 from unlabel.config import PretrainConfig
 from unlabel.data.loader import stream
 from unlabel.data.spec import ViewSpec
@@ -77,8 +76,6 @@ def assemble(run: Run, tell: Callable[[str], None] = lambda _: None) -> Training
         tell(f"Preparing {method.name} on a sample of {count:,} images, once")
         method.prepare(_sample(method, learnt_from, config))
     method.to(accelerator.device)
-    if isinstance(method.backbone, ResNet):  # convolutions are fastest so, as batches come
-        method.to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1:
         synchronise_norms(method)
     suit_attention(method, accelerator.device, math.prod(method.backbone.grid))
